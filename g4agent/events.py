@@ -1,0 +1,162 @@
+"""Everything that happens in a run, as one typed stream. `stream()`, `run()`, the CLI and the tests read the same events."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeAlias
+
+from g4agent.messages import ToolCall, ToolError, ToolResult
+from g4agent.verdict import Verdict
+
+EVENT_SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What was used, in tokens and seconds. Sums over a step, or over a run."""
+
+    prompt_tokens: int = 0
+    """Tokens appended by force: system turn, user turns, tool responses."""
+    generated_tokens: int = 0
+    """Tokens sampled by the model, thoughts included."""
+    thought_tokens: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.generated_tokens + other.generated_tokens,
+            self.thought_tokens + other.thought_tokens,
+            self.seconds + other.seconds,
+        )
+
+
+# What a conversation yields while the model generates -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ThoughtDelta:
+    """Text inside a thought channel."""
+
+    type: ClassVar[str] = "thought_delta"
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """Text that is meant for the user."""
+
+    type: ClassVar[str] = "text_delta"
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallDelta:
+    """Raw text of a call that is being written; `index` counts the calls of the step."""
+
+    type: ClassVar[str] = "call_delta"
+    index: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallReady:
+    """A call is complete and parsed. `repairs` names what had to be mended; empty where the call was strictly valid."""
+
+    type: ClassVar[str] = "call_ready"
+    call: ToolCall
+    repairs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CallMalformed:
+    """A call that could not be parsed, nor repaired without guessing. It gets an error as its result."""
+
+    type: ClassVar[str] = "call_malformed"
+    call: ToolCall
+    raw: str
+    error: ToolError
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationFinished:
+    """The model step is over."""
+
+    type: ClassVar[str] = "generation_finished"
+    reason: Literal["turn_end", "calls", "max_tokens", "context_full"]
+    usage: Usage
+    thought_closed: bool = False
+    """True where the thought budget ran out and the channel was closed by force."""
+
+
+ModelEvent: TypeAlias = ThoughtDelta | TextDelta | CallDelta | CallReady | CallMalformed | GenerationFinished
+
+# What the planner adds ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    type: ClassVar[str] = "run_started"
+    session_id: str
+    model: str
+    prompt: str
+    thinking: bool
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepStarted:
+    type: ClassVar[str] = "step_started"
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class ToolStarted:
+    """A validated and allowed call starts. `where` says whether it runs in the sandbox or, by name, on the host."""
+
+    type: ClassVar[str] = "tool_started"
+    call: ToolCall
+    where: Literal["sandbox", "host"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFinished:
+    """Every call gets exactly one of these, whether it ran or not."""
+
+    type: ClassVar[str] = "tool_finished"
+    result: ToolResult
+    seconds: float
+    output: str = ""
+    """What the tool printed, head and tail. For people: the model only sees the result."""
+    degraded: tuple[str, ...] = ()
+    """Limits that the sandbox did not enforce, each allowed by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepFinished:
+    """The step is committed: transcript, calls, results, budget and workspace."""
+
+    type: ClassVar[str] = "step_finished"
+    step: int
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    """Always the last event of a run."""
+
+    type: ClassVar[str] = "run_finished"
+    session_id: str
+    verdict: Verdict
+    answer: str
+    usage: Usage
+    steps: int
+
+
+Event: TypeAlias = ModelEvent | RunStarted | StepStarted | ToolStarted | ToolFinished | StepFinished | RunFinished
+
+
+def to_json(event: Event) -> dict[str, Any]:
+    """One JSON object for the event, as `g4agent run --json` prints it: its `type`, then its fields."""
+    return {"type": event.type, **dataclasses.asdict(event)}

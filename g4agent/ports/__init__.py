@@ -1,0 +1,1 @@
+"""What a shelf package implements: a model runtime, a sandbox, a tool pack."""

@@ -1,0 +1,217 @@
+"""The two levels at which a model engine can be plugged in.
+
+A *token runtime* takes and gives token ids: the core renders, parses and keeps the transcript (`NativeConversation`).
+A *chat runtime* only speaks chat messages and brings its own `Conversation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+from g4agent.messages import ToolResult
+
+if TYPE_CHECKING:
+    from g4agent.events import ModelEvent
+    from g4agent.tools import Tool
+
+STOP_IDS = frozenset({1, 106, 50})
+"""`<eos>`, `<turn|>` and `<|tool_response>`: Gemma 4's three stop tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a loaded model is. `fingerprint` names weights and tokenizer, so that stored tokens and pages can be matched."""
+
+    name: str
+    fingerprint: str
+    variant: Literal["small", "large"]
+    """Which thinking-off cue the model was trained with: E2B, E4B and nano are small; 12B, 26B-A4B and 31B are large."""
+    context_length: int
+    """Tokens that fit in one session."""
+    parameters: int
+    dtype: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen. The defaults are those of Gemma 4's model card; `temperature=0` is greedy."""
+
+    temperature: float = 1.0
+    top_p: float = 0.95
+    top_k: int = 64
+    seed: int = 0
+    """The random number for a position depends on the seed and the position only, so a resumed run samples the same."""
+
+    def __post_init__(self) -> None:
+        assert self.temperature >= 0 and 0 < self.top_p <= 1 and self.top_k >= 0
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """One call of `TokenEngine.generate`."""
+
+    max_tokens: int
+    sampling: Sampling = field(default_factory=Sampling)
+    stop_ids: frozenset[int] = STOP_IDS
+    thought_limit: int | None = None
+    """Tokens allowed inside thought channels during this request; at the cap `<channel|>` is forced. None: no limit."""
+    in_thought: bool = False
+    """True where the prompt ends inside an open thought channel."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampledToken:
+    """A token that is now part of the sequence."""
+
+    id: int
+    forced: bool = False
+    """True where the engine wrote the token (a closed thought channel), not the model."""
+    logprob: float | None = None
+    """Natural logarithm of the token's probability before temperature and truncation; None where it was forced."""
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Text ↔ ids. `encode` is for plain text only: whatever the text says, it never yields a control id."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Exact text, control tokens as their strings, incomplete UTF-8 as U+FFFD."""
+        ...
+
+
+@runtime_checkable
+class TokenEngine(Protocol):
+    """One session's token sequence over shared weights. Not safe for concurrent use; different engines are."""
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        """All ids of the sequence so far, forced and sampled."""
+        ...
+
+    @property
+    def computed_tokens(self) -> int:
+        """Forward work done by this engine over its life, in tokens. Equal to `len(tokens)` (less the last sampled
+        ones that were not needed yet) as long as nothing was truncated."""
+        ...
+
+    async def append(self, ids: Sequence[int]) -> None:
+        """Adds forced tokens. Raises ContextOverflowError, with nothing appended, if they do not fit."""
+        ...
+
+    def generate(self, request: GenerateRequest) -> AsyncIterator[SampledToken]:
+        """Samples until a stop id (which is yielded and kept), `max_tokens`, or the end of the context window.
+
+        A yielded token is part of `tokens`. Closing the iterator early leaves exactly the yielded tokens.
+        """
+        ...
+
+    async def mark(self) -> None:
+        """Remembers the present length, so that a later `truncate` to it computes nothing again."""
+        ...
+
+    async def truncate(self, length: int) -> None:
+        """Cuts the sequence back to `length` tokens; what cannot be restored from a mark is computed again when needed."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@runtime_checkable
+class TokenRuntime(Protocol):
+    """One set of weights that serves any number of engines."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    async def open_engine(self) -> TokenEngine: ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationSetup:
+    """What stands in the system turn of a conversation."""
+
+    system: str
+    tools: tuple[Tool, ...]
+    thinking: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationLimits:
+    """Caps for one model step."""
+
+    max_tokens: int
+    thought_limit: int | None
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptDelta:
+    """Change of a transcript since it was last taken: `tokens` replace everything from `start` on."""
+
+    start: int
+    tokens: tuple[int, ...]
+
+
+@runtime_checkable
+class Conversation(Protocol):
+    """One dialogue with a model, in terms that do not depend on the engine.
+
+    Order: `begin` (or `restore`), then per user turn `add_user`, and `generate` with `add_results` in between until a
+    generation ends without calls.
+    """
+
+    async def begin(self, setup: ConversationSetup) -> None: ...
+
+    async def restore(self, setup: ConversationSetup, tokens: Sequence[int]) -> None:
+        """Takes up a stored transcript. It must end where a user turn, results, or a generation may follow."""
+        ...
+
+    async def add_user(self, text: str) -> None: ...
+
+    async def add_results(self, results: Sequence[ToolResult]) -> None:
+        """Answers every call of the last generation, in order."""
+        ...
+
+    def generate(self, step: int, limits: GenerationLimits) -> AsyncIterator[ModelEvent]:
+        """One model step; the last event is `GenerationFinished`. Closing it early leaves the step unfinished: `rewind`."""
+        ...
+
+    async def rewind(self) -> None:
+        """Takes back an unfinished generation, so that the transcript is well formed again."""
+        ...
+
+    def take_delta(self) -> TranscriptDelta:
+        """The change since the last call, to be committed with the step."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """Tokens in the transcript."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@runtime_checkable
+class ChatRuntime(Protocol):
+    """An engine that brings its own conversation (chat-only servers, and the scripted one of `g4agent.testing`)."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    async def open_conversation(self) -> Conversation: ...
+
+    async def close(self) -> None: ...

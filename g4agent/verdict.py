@@ -1,0 +1,50 @@
+"""How a run ended, and the exit code that says so to a shell or a CI server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """Every way in which a run can end."""
+
+    DONE = "done"
+    BUDGET = "budget"
+    TOO_MANY_ERRORS = "too_many_errors"
+    DENIED = "denied"
+    CONTEXT_FULL = "context_full"
+    MODEL_ERROR = "model_error"
+    TOOL_ERROR = "tool_error"
+    INFRASTRUCTURE = "infrastructure"
+    INTERRUPTED = "interrupted"
+
+
+EXIT_CODES: dict[Outcome, int] = {
+    Outcome.DONE: 0,
+    Outcome.BUDGET: 10,
+    Outcome.TOO_MANY_ERRORS: 11,
+    Outcome.DENIED: 12,
+    Outcome.CONTEXT_FULL: 13,
+    Outcome.MODEL_ERROR: 14,
+    Outcome.TOOL_ERROR: 15,
+    Outcome.INFRASTRUCTURE: 16,
+    Outcome.INTERRUPTED: 130,
+}
+"""1 and 2 stay free for crashes and wrong command lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How the run ended and, in a sentence, why."""
+
+    outcome: Outcome
+    reason: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.outcome is Outcome.DONE
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_CODES[self.outcome]
