@@ -29,6 +29,10 @@ class ConversationError(G4AgentError):
     """The conversation was driven in an order that the native protocol does not allow."""
 
 
+class TokenizerError(G4AgentError):
+    """A tokenizer breaks its contract: it reads control tokens out of plain text."""
+
+
 class ContextOverflowError(G4AgentError):
     """The next segment does not fit in the model's context window. Nothing of it was appended."""
 

@@ -1,0 +1,1 @@
+"""Gemma 4's native wire format: control tokens, rendering, parsing on token ids, and repair of malformed calls."""
