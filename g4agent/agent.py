@@ -1,0 +1,265 @@
+"""The agent: a model, tools, a sandbox and rules, ready to run prompts."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from g4agent.budget import Budget
+from g4agent.errors import ConfigError
+from g4agent.events import Event
+from g4agent.policy import Approve, Policy
+from g4agent.ports.runtime import ChatRuntime, Conversation, ConversationSetup, Sampling, TokenRuntime
+from g4agent.ports.sandbox import LimitName, Limits, Sandbox
+from g4agent.session import BoxPlan, RunResult, Service, Session, Workspace
+from g4agent.tools import Tool, ToolSet
+
+if TYPE_CHECKING:
+    from g4agent.store import Store
+
+T = TypeVar("T")
+
+
+@dataclass(kw_only=True)
+class Agent:
+    """Everything that defines an agent. Cheap to make: weights load and boxes open when a run needs them.
+
+    Use it as an async context manager, or call `aclose`, to free the weights.
+    """
+
+    model: str | TokenRuntime | ChatRuntime = "nano"
+    """`[runtime:]model`: `nano`, a checkpoint folder or a hub id such as `google/gemma-4-E4B-it`; or a loaded runtime."""
+    name: str = "agent"
+    system: str = ""
+    tools: Sequence[Tool] = ()
+    sandbox: str | Sandbox = "bubblewrap"
+    limits: Limits = field(default_factory=Limits)
+    allow_degraded: frozenset[LimitName] = frozenset()
+    """Limits that may stay unenforced where the host lacks the means, each by name."""
+    policy: Policy = field(default_factory=Policy)
+    approve: Approve | None = None
+    """Asked where the policy says `ask`. None: nobody can be asked, so the answer is no."""
+    budget: Budget = field(default_factory=Budget)
+    sampling: Sampling = field(default_factory=Sampling)
+    thinking: bool = False
+    store: str | Path | Store | None | bool = None
+    """None: the default store (`$G4AGENT_HOME`, else the user's data folder). A path or URL, or an open store. False: keep
+    nothing, for tests and benchmarks."""
+    workspace: Workspace | Path | None = None
+    """What a new session's workspace holds: a function of the seed, or a folder to copy."""
+    services: Sequence[Service] = ()
+    model_options: Mapping[str, Any] = field(default_factory=dict)
+    """For the runtime's `load`: dtype, device, context_length, offline."""
+
+    def __post_init__(self) -> None:
+        self._toolset = ToolSet(self.tools)
+        self._runtime: TokenRuntime | ChatRuntime | None = None
+        self._open_store: Store | None = None
+
+    def replace(self, **changes: Any) -> Agent:
+        """A copy with other settings. Weights that are loaded already are shared if the model stays the same."""
+        other = replace(self, **changes)
+        if "model" not in changes and "model_options" not in changes:
+            other._runtime = self._runtime
+        return other
+
+    # Runs -------------------------------------------------------------------------------------------------------------
+
+    async def run(self, prompt: str) -> RunResult:
+        """Runs one prompt in a new session, to its end."""
+        async with self.session() as session:
+            return await session.run(prompt)
+
+    async def stream(self, prompt: str) -> AsyncIterator[Event]:
+        """Like `run`, yielding everything that happens."""
+        async with self.session() as session, aclosing(session.stream(prompt)) as events:
+            async for event in events:
+                yield event
+
+    async def resume(self, session_id: str, prompt: str | None = None) -> RunResult:
+        """Takes up a stored session: with a prompt for a new turn, without to go on with an interrupted one."""
+        async with self.session(session_id) as session:
+            return await session.run(prompt)
+
+    def run_sync(self, prompt: str) -> RunResult:
+        """`run` for code that is not async."""
+        return anyio.run(self.run, prompt)
+
+    def stream_sync(self, prompt: str) -> Iterator[Event]:
+        """`stream` for code that is not async."""
+        from anyio.from_thread import start_blocking_portal
+
+        with start_blocking_portal() as portal:
+            events = self.stream(prompt)
+            try:
+                while True:
+                    try:
+                        yield portal.call(events.__anext__)
+                    except StopAsyncIteration:
+                        return
+            finally:
+                portal.call(events.aclose)
+
+    # Sessions ---------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def session(self, session_id: str | None = None) -> AsyncIterator[Session]:
+        """A new session, or a stored one by its id or a unique prefix of it.
+
+        Raises:
+            SessionNotFoundError: The store has no such session.
+            ConfigError: The stored session was made with another model or system turn.
+        """
+        runtime = await self.load()
+        conversation = await _open_conversation(runtime)
+        try:
+            session = await self._open_session(session_id, runtime, conversation)
+        except BaseException:
+            await conversation.close()
+            raise
+        try:
+            yield session
+        finally:
+            await session.close()
+
+    async def _open_session(
+        self, session_id: str | None, runtime: TokenRuntime | ChatRuntime, conversation: Conversation
+    ) -> Session:
+        from g4agent.store import NewSession
+
+        store = await self.open_store()
+        setup = ConversationSetup(self.system, tuple(self._toolset.values()), self.thinking)
+        sampling, thinking, next_step, interrupted = self.sampling, self.thinking, 0, False
+        unresolved: Sequence[Any] = ()
+        if session_id is None:
+            await conversation.begin(setup)
+            new = NewSession(
+                agent=self.name,
+                model=runtime.info.name,
+                fingerprint=runtime.info.fingerprint,
+                system=self.system,
+                thinking=thinking,
+                sampling=sampling,
+            )
+            session_id = new.id if store is None else await _in_thread(lambda: store.create_session(new))
+        else:
+            if store is None:
+                raise ConfigError("this agent keeps no sessions (store=False)", hint="Give it a store to resume from.")
+            stored = await _in_thread(lambda: store.session(session_id))
+            session_id, sampling, thinking = stored.id, stored.sampling, stored.thinking
+            if stored.fingerprint != runtime.info.fingerprint:
+                raise ConfigError(
+                    f"session {stored.id} was made with {stored.model}, not with {runtime.info.name}",
+                    hint=f"Resume it with --model {stored.model}; other weights would not read its tokens alike.",
+                )
+            tokens = await _in_thread(lambda: store.transcript(stored.id))
+            await conversation.restore(replace(setup, system=stored.system, thinking=thinking), tokens)
+            next_step, interrupted = stored.steps, stored.interrupted
+            unresolved = await _in_thread(lambda: store.open_calls(stored.id))
+        return Session(
+            id=session_id,
+            model=runtime.info,
+            conversation=conversation,
+            tools=self._toolset,
+            box_plan=self._box_plan(session_id, store),
+            store=store,
+            policy=self.policy,
+            approve=self.approve,
+            budget=self.budget,
+            sampling=sampling,
+            thinking=thinking,
+            next_step=next_step,
+            interrupted=interrupted,
+            unresolved=unresolved,
+        )
+
+    def _box_plan(self, session_id: str, store: Store | None) -> BoxPlan:
+        home = store.folder if store is not None else Path(tempfile.gettempdir()) / "g4agent"
+        workspace = self.workspace
+        return BoxPlan(
+            sandbox=self._load_sandbox,
+            limits=self.limits,
+            allow_degraded=self.allow_degraded,
+            workspace=_folder_workspace(workspace) if isinstance(workspace, Path) else workspace,
+            services=tuple(self.services),
+            folder=home / "sessions" / session_id,
+        )
+
+    def _load_sandbox(self) -> Sandbox:
+        from g4agent.registry import load_sandbox
+
+        return load_sandbox(self.sandbox) if isinstance(self.sandbox, str) else self.sandbox
+
+    # Parts ------------------------------------------------------------------------------------------------------------
+
+    async def load(self) -> TokenRuntime | ChatRuntime:
+        """The model runtime, loaded at first use."""
+        from g4agent.registry import load_runtime
+
+        if self._runtime is None:
+            model = self.model
+            if isinstance(model, str):
+                self._runtime = await _in_thread(lambda: load_runtime(model, self.model_options))
+            else:
+                self._runtime = model
+        return self._runtime
+
+    async def open_store(self) -> Store | None:
+        """The store, opened at first use; None if the agent keeps nothing."""
+        from g4agent.store import Store
+
+        if self.store is False:
+            return None
+        if isinstance(self.store, Store):
+            return self.store
+        if self._open_store is None:
+            url = None if self.store in (None, True) else self.store
+            self._open_store = await _in_thread(lambda: Store.open(url))
+        return self._open_store
+
+    async def aclose(self) -> None:
+        """Frees the weights, unless a loaded runtime was given, and closes the store that was opened here."""
+        if self._runtime is not None and isinstance(self.model, str):
+            await self._runtime.close()
+        self._runtime = None
+        if self._open_store is not None:
+            self._open_store.close()
+            self._open_store = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+
+async def _open_conversation(runtime: TokenRuntime | ChatRuntime) -> Conversation:
+    if isinstance(runtime, ChatRuntime):
+        return await runtime.open_conversation()
+    from g4agent.gemma4.conversation import NativeConversation
+
+    return NativeConversation(runtime.info, runtime.tokenizer, await runtime.open_engine())
+
+
+def _folder_workspace(folder: Path) -> Workspace:
+    """All regular files below `folder`; links are not followed."""
+
+    def files(seed: int) -> dict[str, bytes]:
+        if not folder.is_dir():
+            raise ConfigError(f"the workspace folder {folder} does not exist")
+        found = (p for p in sorted(folder.rglob("*")) if p.is_file() and not p.is_symlink())
+        return {p.relative_to(folder).as_posix(): p.read_bytes() for p in found}
+
+    return files
+
+
+async def _in_thread(function: Callable[[], T]) -> T:
+    return await anyio.to_thread.run_sync(function)

@@ -1,0 +1,118 @@
+"""Runs one admitted call, in the sandbox or on the host, and turns whatever happens into one result."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from dataclasses import dataclass
+
+import anyio
+
+from g4agent.errors import BoxClosedError
+from g4agent.messages import JsonValue, ToolCall, ToolError, ToolResult
+from g4agent.ports.sandbox import Box, ExecResult, PythonCall
+from g4agent.tools import CommandTarget, PythonTarget, Tool
+
+OUTPUT_CHARS = 20_000
+"""Of a command's output, what the model is shown: head and tail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """A call's result and what people may want to know about how it came about."""
+
+    result: ToolResult
+    seconds: float = 0.0
+    output: str = ""
+    """What a Python tool printed. The model does not see it."""
+    degraded: tuple[str, ...] = ()
+
+
+def refused(call: ToolCall, error: ToolError) -> Execution:
+    """The execution of a call that never ran."""
+    return Execution(ToolResult(call.id, call.name, error=error))
+
+
+async def execute(call: ToolCall, tool: Tool, box: Box | None, timeout: float) -> Execution:
+    """Runs an admitted call for at most `timeout` seconds. `box` is needed unless the tool runs on the host.
+
+    Raises nothing but cancellation: exceptions, timeouts and a broken box become the call's error.
+    """
+    started = time.monotonic()
+    try:
+        if tool.where == "host":
+            outcome = await _on_host(call, tool, timeout)
+        elif isinstance(tool.target, CommandTarget):
+            assert box is not None
+            outcome = _command_outcome(await box.exec(tool.target.expand(call.arguments), timeout=timeout), timeout)
+        else:
+            assert box is not None
+            outcome = await _python_in_box(call, tool.target, box, timeout)
+    except BoxClosedError as problem:
+        outcome = _Outcome(error=ToolError("sandbox", f"the sandbox failed: {problem.message}"))
+    return Execution(
+        ToolResult(call.id, call.name, outcome.value, outcome.error),
+        time.monotonic() - started,
+        outcome.output,
+        outcome.degraded,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    value: JsonValue = None
+    error: ToolError | None = None
+    output: str = ""
+    degraded: tuple[str, ...] = ()
+
+
+async def _on_host(call: ToolCall, tool: Tool, timeout: float) -> _Outcome:
+    with anyio.move_on_after(timeout) as scope:
+        try:
+            return _Outcome(await tool.invoke(call.arguments))
+        except Exception as problem:
+            detail = "".join(traceback.format_exception(problem, limit=-8))
+            return _Outcome(error=ToolError("exception", f"{type(problem).__name__}: {problem}", detail))
+    assert scope.cancelled_caught
+    return _Outcome(error=_timeout_error(timeout))
+
+
+async def _python_in_box(call: ToolCall, target: PythonTarget, box: Box, timeout: float) -> _Outcome:
+    request = PythonCall(target.module, target.attribute, call.arguments, target.file)
+    outcome = await box.call(request, timeout=timeout)
+    printed = _decode(outcome.process.stdout, outcome.process.omitted_stdout)
+    printed += _decode(outcome.process.stderr, outcome.process.omitted_stderr)
+    return _Outcome(outcome.value, outcome.error, printed, outcome.process.degraded)
+
+
+def _command_outcome(done: ExecResult, timeout: float) -> _Outcome:
+    """A command's exit status and output are its value; a timeout or a memory kill is its error, output included."""
+    value: dict[str, JsonValue] = {"exit_code": done.exit_code if done.exit_code is not None else -(done.signal or 0)}
+    for name, data, omitted in (
+        ("stdout", done.stdout, done.omitted_stdout),
+        ("stderr", done.stderr, done.omitted_stderr),
+    ):
+        if data:
+            value[name] = _shorten(_decode(data, omitted))
+    error = None
+    if done.timed_out or done.out_of_memory:
+        what = _timeout_error(timeout) if done.timed_out else ToolError("out_of_memory", "memory limit reached")
+        tail = str(value.get("stdout", "")) + str(value.get("stderr", ""))
+        error = ToolError(what.kind, what.message + (f"; output so far: {tail}" if tail else ""))
+    return _Outcome(None if error else value, error, degraded=done.degraded)
+
+
+def _timeout_error(seconds: float) -> ToolError:
+    return ToolError("timeout", f"no result after {seconds:g} s")
+
+
+def _decode(data: bytes, omitted: int) -> str:
+    text = data.decode("utf-8", errors="replace")
+    return f"{text}\n[{omitted} bytes left out]" if omitted else text
+
+
+def _shorten(text: str) -> str:
+    if len(text) <= OUTPUT_CHARS:
+        return text
+    head, tail = OUTPUT_CHARS * 2 // 5, OUTPUT_CHARS * 3 // 5
+    return f"{text[:head]}\n[{len(text) - head - tail} characters left out]\n{text[-tail:]}"

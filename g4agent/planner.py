@@ -1,0 +1,205 @@
+"""The planner loop: generate → parse → validate → decide → journal → execute → append → checkpoint.
+
+`plan` drives one user turn of a session and yields everything that happens. Whatever ends it (answer, budget, error,
+cancellation), every call has got its one result, the transcript is well formed, and each finished step is committed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+
+import anyio
+
+from g4agent.budget import Spending
+from g4agent.events import (
+    CallMalformed,
+    CallReady,
+    Event,
+    GenerationFinished,
+    StepFinished,
+    StepStarted,
+    TextDelta,
+    ToolFinished,
+    ToolStarted,
+    Usage,
+)
+from g4agent.execute import Execution, execute, refused
+from g4agent.messages import ToolCall, ToolError, ToolResult
+from g4agent.ports.runtime import GenerationLimits
+from g4agent.session import Session
+from g4agent.tools import InvalidArguments, Tool
+from g4agent.verdict import Outcome, Verdict
+
+INTERRUPTED = Verdict(Outcome.INTERRUPTED, "the run was stopped; it can be resumed")
+
+
+@dataclass(slots=True)
+class Turn:
+    """What a user turn comes to; filled in while `plan` runs. Without a verdict it is still going on."""
+
+    spending: Spending
+    verdict: Verdict | None = None
+    answer: str = ""
+    results: list[ToolResult] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Step:
+    """One model generation and what came of its calls."""
+
+    index: int
+    calls: list[ToolCall] = field(default_factory=list)
+    admitted: list[tuple[ToolCall, Tool]] = field(default_factory=list)
+    executions: dict[str, Execution] = field(default_factory=dict)
+    """By call id. A call that may not run gets its execution, an error, before the others start."""
+    text: str = ""
+    usage: Usage = field(default_factory=Usage)
+    finished: GenerationFinished | None = None
+
+
+async def plan(session: Session, turn: Turn) -> AsyncIterator[Event]:
+    """Runs the tool loop of the present user turn until the turn has a verdict."""
+    while turn.verdict is None:
+        step = Step(session.next_step)
+        yield StepStarted(step.index)
+
+        async with undone_if_unfinished(session, turn, step), aclosing(generate(session, turn, step)) as events:
+            async for event in events:
+                yield event
+        if step.finished is None:
+            return
+
+        for call in step.calls:
+            await admit(session, step, call)
+        for call, tool in step.admitted:
+            yield ToolStarted(call, tool.where)
+        try:
+            await session.journal(step.index, step.admitted)
+            await execute_admitted(session, turn, step)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await checkpoint(session, turn, step)
+
+        for execution in step.executions.values():
+            yield ToolFinished(execution.result, execution.seconds, execution.output, execution.degraded)
+        yield StepFinished(step.index, step.usage)
+
+
+async def generate(session: Session, turn: Turn, step: Step) -> AsyncIterator[Event]:
+    """One model step. Leaves `step.finished` unset where the time budget runs out before the model is done."""
+    spending, started = turn.spending, time.monotonic()
+    limits = GenerationLimits(spending.step_tokens_left(), spending.thought_tokens_left(), session.sampling)
+    async with aclosing(session.conversation.generate(step.index, limits)) as events:
+        async for event in events:
+            match event:
+                case TextDelta(text):
+                    step.text += text
+                case CallReady(call):
+                    step.calls.append(call)
+                case CallMalformed(call, error=error):
+                    step.calls.append(call)
+                    step.executions[call.id] = refused(call, error)
+                case GenerationFinished():
+                    step.finished = event
+                    step.usage = replace(event.usage, seconds=time.monotonic() - started)
+            yield event
+            if step.finished is None and spending.seconds_left() == 0:
+                return
+
+
+class undone_if_unfinished:  # noqa: N801 - reads as a phrase
+    """Takes back a generation that did not finish, and ends the turn: by time budget, stop or error."""
+
+    def __init__(self, session: Session, turn: Turn, step: Step) -> None:
+        self.session, self.turn, self.step = session, turn, step
+
+    async def __aenter__(self) -> None:
+        return None
+
+    async def __aexit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: object) -> None:
+        if self.step.finished is not None and problem is None:
+            return
+        if isinstance(problem, Exception) and not isinstance(problem, anyio.get_cancelled_exc_class()):
+            self.turn.verdict = Verdict(Outcome.MODEL_ERROR, f"{type(problem).__name__}: {problem}")
+        elif problem is not None:
+            self.turn.verdict = INTERRUPTED
+        else:
+            self.turn.verdict = self.turn.spending.exhausted()
+        assert self.turn.verdict is not None
+        with anyio.CancelScope(shield=True):
+            await self.session.conversation.rewind()
+            await self.session.end_turn(self.turn.verdict)
+
+
+async def admit(session: Session, step: Step, call: ToolCall) -> None:
+    """Validates a call and lets the policy decide: it is admitted, or has its error as its execution."""
+    if call.id in step.executions:
+        return
+    tool = session.tools.get(call.name)
+    if tool is None:
+        known = ", ".join(session.tools) or "none"
+        error = ToolError("unknown_tool", f"there is no tool called {call.name}; the tools are: {known}")
+    else:
+        try:
+            tool.validate(call.arguments)
+        except InvalidArguments as problem:
+            error = ToolError("invalid_arguments", str(problem))
+        else:
+            denial = await session.decide(call, tool)
+            if denial is None:
+                step.admitted.append((call, tool))
+                return
+            error = ToolError("denied", denial)
+    step.executions[call.id] = refused(call, error)
+
+
+async def execute_admitted(session: Session, turn: Turn, step: Step) -> None:
+    """Runs the admitted calls in parallel. When cancelled, those that had finished keep their results."""
+    box = await session.open_box() if any(tool.where == "sandbox" for _, tool in step.admitted) else None
+
+    async def run_one(call: ToolCall, tool: Tool) -> None:
+        timeout = session.timeout(tool, turn.spending.seconds_left())
+        step.executions[call.id] = await execute(call, tool, box, timeout)
+
+    async with anyio.create_task_group() as group:
+        for call, tool in step.admitted:
+            group.start_soon(run_one, call, tool)
+
+
+async def checkpoint(session: Session, turn: Turn, step: Step) -> None:
+    """Gives every call its result, appends the results to the transcript, and commits the step with its verdict."""
+    for call in step.calls:
+        if call.id not in step.executions:
+            step.executions[call.id] = refused(call, ToolError("cancelled", "stopped before there was a result"))
+    step.executions = {call.id: step.executions[call.id] for call in step.calls}
+    results = [execution.result for execution in step.executions.values()]
+    if results:
+        before = session.conversation.length
+        await session.conversation.add_results(results)
+        step.usage += Usage(prompt_tokens=session.conversation.length - before)
+    turn.results += results
+    turn.spending.add_step(step.usage, results)
+    turn.verdict, turn.answer = judge(turn, step)
+    await session.commit_step(step.index, step.executions, step.calls, step.usage, step.text, turn.verdict, turn.answer)
+
+
+def judge(turn: Turn, step: Step) -> tuple[Verdict | None, str]:
+    """The verdict and answer after a step; no verdict where the loop goes on."""
+    assert step.finished is not None
+    if step.calls:
+        if any(e.result.error is not None and e.result.error.kind == "cancelled" for e in step.executions.values()):
+            return INTERRUPTED, ""
+        return turn.spending.exhausted(), ""
+    answer = step.text.strip()
+    match step.finished.reason:
+        case "max_tokens":
+            return Verdict(Outcome.BUDGET, "the answer was cut off at the step's token budget"), answer
+        case "context_full":
+            return Verdict(Outcome.CONTEXT_FULL, "the context window is full"), answer
+        case _ if not answer:
+            return Verdict(Outcome.MODEL_ERROR, "the model ended its turn without a call or an answer"), answer
+        case _:
+            return Verdict(Outcome.DONE), answer

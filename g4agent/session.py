@@ -1,0 +1,269 @@
+"""One session: a conversation, its box and its row in the store, kept in step with each other."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import anyio.to_thread
+
+from g4agent.budget import Budget, Spending
+from g4agent.errors import ConversationError
+from g4agent.events import Event, RunFinished, RunStarted, Usage
+from g4agent.execute import Execution
+from g4agent.messages import ToolCall, ToolResult
+from g4agent.policy import Approve, Policy
+from g4agent.ports.runtime import Conversation, ModelInfo, Sampling
+from g4agent.ports.sandbox import Box, BoxSpec, LimitName, Limits, Sandbox
+from g4agent.store.records import CallRecord, StepRecord
+from g4agent.tools import PythonTarget, Tool, ToolSet
+from g4agent.verdict import Outcome, Verdict
+
+if TYPE_CHECKING:
+    from g4agent.store import Store
+
+Service: TypeAlias = Callable[[Path, int], AbstractAsyncContextManager[Mapping[str, Path]]]
+"""Something that runs outside the box while a session is open: given the session's folder on the host and the seed, it
+yields {path in the box: unix socket on the host}."""
+
+Workspace: TypeAlias = Callable[[int], Mapping[str, bytes]]
+"""The files that a new session's workspace starts with, by relative path; made from the session's seed."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run came to."""
+
+    session_id: str
+    verdict: Verdict
+    answer: str
+    usage: Usage
+    steps: int
+    results: tuple[ToolResult, ...] = ()
+    """One per call, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoxPlan:
+    """How to open a session's box, once a call needs it."""
+
+    sandbox: Callable[[], Sandbox]
+    limits: Limits
+    allow_degraded: frozenset[LimitName]
+    workspace: Workspace | None
+    services: tuple[Service, ...]
+    folder: Path
+    """The session's own folder on the host, for services."""
+
+
+class Session:
+    """Several user turns over one conversation, one box and one stored history. Made by `Agent.session`."""
+
+    def __init__(
+        self,
+        *,
+        id: str,
+        model: ModelInfo,
+        conversation: Conversation,
+        tools: ToolSet,
+        box_plan: BoxPlan,
+        store: Store | None,
+        policy: Policy,
+        approve: Approve | None,
+        budget: Budget,
+        sampling: Sampling,
+        thinking: bool,
+        next_step: int = 0,
+        interrupted: bool = False,
+        unresolved: Sequence[CallRecord] = (),
+    ) -> None:
+        self.id = id
+        self.model = model
+        self.conversation = conversation
+        self.tools = tools
+        self.policy = policy
+        self.budget = budget
+        self.sampling = sampling
+        self.thinking = thinking
+        self.next_step = next_step
+        self.interrupted = interrupted
+        """True while a user turn has begun and not ended: it can be taken up with `stream(None)`."""
+        self._unresolved = {(c.name, _key(c.arguments)) for c in unresolved if c.effect == "once"}
+        self._box_plan = box_plan
+        self._box: Box | None = None
+        self._store = store
+        self._approve = approve
+        self._resources = AsyncExitStack()
+
+    # The user's side --------------------------------------------------------------------------------------------------
+
+    async def run(self, prompt: str | None) -> RunResult:
+        """One user turn to its end; `None` takes up a turn that was interrupted."""
+        results: list[ToolResult] = []
+        async with aclosing(self._run(prompt, results)) as events:
+            async for event in events:
+                last = event
+        assert isinstance(last, RunFinished)
+        return RunResult(self.id, last.verdict, last.answer, last.usage, last.steps, tuple(results))
+
+    async def stream(self, prompt: str | None) -> AsyncIterator[Event]:
+        """Like `run`, yielding everything that happens. Leaving the loop early stops the run at a well-formed place."""
+        async with aclosing(self._run(prompt, [])) as events:
+            async for event in events:
+                yield event
+
+    async def _run(self, prompt: str | None, results: list[ToolResult]) -> AsyncIterator[Event]:
+        from g4agent.planner import INTERRUPTED, Turn, plan
+
+        turn = Turn(Spending(self.budget), results=results)
+        if prompt is None:
+            if not self.interrupted:
+                raise ConversationError(f"session {self.id} has no interrupted run", hint="Give a prompt.")
+        else:
+            before = self.conversation.length
+            await self.conversation.add_user(prompt)
+            used = Usage(prompt_tokens=self.conversation.length - before)
+            turn.spending.usage += used
+            self.interrupted = True
+            await self._commit(StepRecord(self.next_step, "user", self.conversation.take_delta(), used, text=prompt))
+        yield RunStarted(self.id, self.model.name, prompt or "", self.thinking, self.sampling.seed)
+        async with aclosing(plan(self, turn)) as events:
+            async for event in events:
+                yield event
+        spent = turn.spending
+        yield RunFinished(self.id, turn.verdict or INTERRUPTED, turn.answer, spent.usage, spent.steps)
+
+    async def read_file(self, path: str) -> bytes:
+        """A file of the workspace."""
+        return await (await self.open_box()).read_file(path)
+
+    async def close(self) -> None:
+        """Ends the box and the services; what is stored stays."""
+        with anyio.CancelScope(shield=True):
+            try:
+                await self._resources.aclose()
+            finally:
+                await self.conversation.close()
+
+    # The planner's side -----------------------------------------------------------------------------------------------
+
+    async def decide(self, call: ToolCall, tool: Tool) -> str | None:
+        """Why the call may not run, or None if it may."""
+        decision, reason = self.policy.decide(tool), "the policy asks about this tool"
+        if decision == "deny":
+            return f"the policy does not allow {tool.name}"
+        if (call.name, _key(call.arguments)) in self._unresolved:
+            decision, reason = "ask", "an earlier attempt at this very call was interrupted, its outcome is unknown"
+        if decision == "allow":
+            return None
+        if self._approve is not None and await self._approve(call, tool, reason):
+            return None
+        return f"{tool.name} was not approved: {reason}"
+
+    async def open_box(self) -> Box:
+        """The session's box, opened at its first use: services first, then the stored or the initial workspace."""
+        if self._box is None:
+            plan = self._box_plan
+            sockets: dict[str, Path] = {}
+            for service in plan.services:
+                plan.folder.mkdir(parents=True, exist_ok=True)
+                sockets |= await self._resources.enter_async_context(service(plan.folder, self.sampling.seed))
+            spec = BoxSpec(plan.limits, _source_roots(self.tools), sockets, allow_degraded=plan.allow_degraded)
+            box = await plan.sandbox().open(spec)
+            self._resources.push_async_callback(box.close)
+            saved = await self._in_thread(self._store.workspace, self.id) if self._store else None
+            if saved is not None:
+                await box.restore(saved)
+            elif plan.workspace is not None:
+                for path, data in plan.workspace(self.sampling.seed).items():
+                    await box.write_file(path, data)
+            self._box = box
+        return self._box
+
+    def timeout(self, tool: Tool, seconds_left: float | None) -> float:
+        """Seconds that a call may take."""
+        own = tool.timeout if tool.timeout is not None else self._box_plan.limits.wall_seconds
+        return own if seconds_left is None else min(own, max(0.001, seconds_left))
+
+    async def journal(self, step: int, calls: Sequence[tuple[ToolCall, Tool]]) -> None:
+        """Commits the intent of every call that has an effect, before any of them runs."""
+        intents = [_call_record(i, c, t) for i, (c, t) in enumerate(calls) if t.effect != "pure"]
+        if self._store is not None and intents:
+            await self._in_thread(self._store.record_intents, self.id, step, intents)
+
+    async def commit_step(
+        self,
+        index: int,
+        executions: Mapping[str, Execution],
+        calls: Sequence[ToolCall],
+        usage: Usage,
+        text: str,
+        verdict: Verdict | None,
+        answer: str,
+    ) -> None:
+        """Commits a model step in one transaction: transcript, calls, results, usage, workspace, and the turn's end."""
+        self.next_step = index + 1
+        self.interrupted = verdict is None or verdict.outcome is Outcome.INTERRUPTED
+        delta = self.conversation.take_delta()
+        if self._store is None:
+            return
+        tools = [self.tools.get(c.name) for c in calls]
+        records = [_call_record(i, c, t, executions[c.id]) for i, (c, t) in enumerate(zip(calls, tools, strict=True))]
+        ran = [t for c, t in zip(calls, tools, strict=True) if t and t.where == "sandbox" and t.effect != "pure"]
+        workspace = await self._box.snapshot() if self._box is not None and ran else None
+        await self._commit(StepRecord(index, "model", delta, usage, text, tuple(records), workspace, verdict, answer))
+
+    async def end_turn(self, verdict: Verdict, answer: str = "") -> None:
+        """Records how the turn ended. An interrupted one can be taken up again."""
+        self.interrupted = verdict.outcome is Outcome.INTERRUPTED
+        if self._store is not None:
+            await self._in_thread(self._store.end_turn, self.id, verdict, answer)
+
+    async def _commit(self, record: StepRecord) -> None:
+        self.next_step = record.index + 1
+        if self._store is not None:
+            await self._in_thread(self._store.commit_step, self.id, record)
+
+    @staticmethod
+    async def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
+        return await anyio.to_thread.run_sync(partial(function, *args))
+
+
+def _key(arguments: Mapping[str, Any]) -> str:
+    import json
+
+    return json.dumps(arguments, sort_keys=True)
+
+
+def _call_record(index: int, call: ToolCall, tool: Tool | None, execution: Execution | None = None) -> CallRecord:
+    return CallRecord(
+        index=index,
+        call_id=call.id,
+        name=call.name,
+        arguments=dict(call.arguments),
+        effect=tool.effect if tool else None,
+        where=tool.where if tool else None,
+        result=execution.result if execution else None,
+        seconds=execution.seconds if execution else 0.0,
+    )
+
+
+def _source_roots(tools: ToolSet) -> tuple[Path, ...]:
+    """Folders from which the sandboxed tools' modules can be imported."""
+    roots: dict[Path, None] = {}
+    for tool in tools.values():
+        target = tool.target
+        if tool.where != "sandbox" or not isinstance(target, PythonTarget):
+            continue
+        if target.file is not None:
+            roots[target.file.parent] = None
+            continue
+        file = Path(sys.modules[target.module].__file__ or "").resolve()
+        package_depth = target.module.count(".") + (1 if file.name == "__init__.py" else 0)
+        roots[file.parents[package_depth]] = None
+    return tuple(roots)
