@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import anyio
@@ -72,11 +72,11 @@ async def plan(session: Session, turn: Turn) -> AsyncIterator[Event]:
         if step.finished is None:
             return
 
-        for call in step.calls:
-            await admit(session, step, call)
-        for call, tool in step.admitted:
-            yield ToolStarted(call, tool.where)
         try:
+            for call in step.calls:
+                await admit(session, step, call)
+            for call, tool in step.admitted:
+                yield ToolStarted(call, tool.where)
             await session.journal(step.index, step.admitted)
             await execute_admitted(session, turn, step)
         finally:
@@ -110,28 +110,26 @@ async def generate(session: Session, turn: Turn, step: Step) -> AsyncIterator[Ev
                 return
 
 
-class undone_if_unfinished:  # noqa: N801 - reads as a phrase
-    """Takes back a generation that did not finish, and ends the turn: by time budget, stop or error."""
-
-    def __init__(self, session: Session, turn: Turn, step: Step) -> None:
-        self.session, self.turn, self.step = session, turn, step
-
-    async def __aenter__(self) -> None:
-        return None
-
-    async def __aexit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: object) -> None:
-        if self.step.finished is not None and problem is None:
-            return
-        if isinstance(problem, Exception) and not isinstance(problem, anyio.get_cancelled_exc_class()):
-            self.turn.verdict = Verdict(Outcome.MODEL_ERROR, f"{type(problem).__name__}: {problem}")
-        elif problem is not None:
-            self.turn.verdict = INTERRUPTED
-        else:
-            self.turn.verdict = self.turn.spending.exhausted()
-        assert self.turn.verdict is not None
-        with anyio.CancelScope(shield=True):
-            await self.session.conversation.rewind()
-            await self.session.end_turn(self.turn.verdict)
+@asynccontextmanager
+async def undone_if_unfinished(session: Session, turn: Turn, step: Step) -> AsyncIterator[None]:
+    """Takes back a generation that did not finish, and ends the turn: by its time budget, a stop or an error."""
+    verdict: Verdict | None = None
+    try:
+        yield
+        if step.finished is None:
+            verdict = turn.spending.exhausted()
+    except Exception as problem:
+        verdict = Verdict(Outcome.MODEL_ERROR, f"{type(problem).__name__}: {problem}")
+        raise
+    except BaseException:  # cancelled, or the consumer of the events left
+        verdict = INTERRUPTED
+        raise
+    finally:
+        if verdict is not None:
+            turn.verdict = verdict
+            with anyio.CancelScope(shield=True):
+                await session.conversation.rewind()
+                await session.end_turn(verdict)
 
 
 async def admit(session: Session, step: Step, call: ToolCall) -> None:
