@@ -1,0 +1,1 @@
+"""A shop that an agent can search, buy from, and cancel or return orders in."""
