@@ -3,71 +3,68 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from typing import Any, Literal
+from collections.abc import Callable
+from contextlib import closing
 
+from g4agent import tool
 from retail_checkout.database import connect
 from retail_checkout.payments import BOX_SOCKET, SocketPayments
-from retail_checkout.shop import Shop
-
-from g4agent.tools import tool
+from retail_checkout.shop import CancelReason, PaymentMethod, Record, Shop, ShopError
 
 
-@contextmanager
-def _shop() -> Iterator[Shop]:
+def _ask(operation: Callable[[Shop], Record]) -> Record:
+    """One operation on the shop of this workspace. A "no" of the shop is an answer too, not a failure of the tool."""
     with closing(connect("shop.db")) as connection:
-        yield Shop(connection, SocketPayments(os.environ.get("SHOP_PAYMENTS", BOX_SOCKET)))
+        try:
+            return operation(Shop(connection, SocketPayments(os.environ.get("SHOP_PAYMENTS", BOX_SOCKET))))
+        except ShopError as no:
+            return {"error": str(no)}
 
 
 @tool(effect="pure")
-def find_customer(email: str) -> dict[str, Any]:
+def find_customer(email: str) -> Record:
     """Find a customer by email.
 
     Args:
         email: Email address.
     """
-    with _shop() as shop:
-        return shop.find_customer(email)
+    return _ask(lambda shop: shop.find_customer(email))
 
 
 @tool(effect="pure")
-def find_customer_by_name(name: str, zip_code: str) -> dict[str, Any]:
+def find_customer_by_name(name: str, zip_code: str) -> Record:
     """Find a customer by name and zip.
 
     Args:
         name: First and last name.
         zip_code: Five digits.
     """
-    with _shop() as shop:
-        return shop.find_customer_by_name(name, zip_code)
+    return _ask(lambda shop: shop.find_customer_by_name(name, zip_code))
 
 
 @tool(effect="pure")
-def search_products(query: str, max_price: float | None = None) -> dict[str, Any]:
+def search_products(query: str, max_price: float | None = None) -> Record:
     """Search the catalogue.
 
     Args:
         query: Words of the product name.
         max_price: Highest price.
     """
-    with _shop() as shop:
-        return shop.search_products(query, max_price)
+    return _ask(lambda shop: shop.search_products(query, max_price))
 
 
 @tool(effect="pure")
-def view_cart(customer_id: str) -> dict[str, Any]:
+def view_cart(customer_id: str) -> Record:
     """Show the cart.
 
     Args:
         customer_id: Customer id.
     """
-    with _shop() as shop:
-        return shop.view_cart(customer_id)
+    return _ask(lambda shop: shop.view_cart(customer_id))
 
 
 @tool(effect="idempotent")
-def add_to_cart(customer_id: str, sku: str, quantity: int = 1) -> dict[str, Any]:
+def add_to_cart(customer_id: str, sku: str, quantity: int = 1) -> Record:
     """Put a product in the cart.
 
     Args:
@@ -75,26 +72,22 @@ def add_to_cart(customer_id: str, sku: str, quantity: int = 1) -> dict[str, Any]
         sku: Product sku.
         quantity: How many.
     """
-    with _shop() as shop:
-        return shop.add_to_cart(customer_id, sku, quantity)
+    return _ask(lambda shop: shop.add_to_cart(customer_id, sku, quantity))
 
 
 @tool(effect="idempotent")
-def apply_coupon(customer_id: str, code: str) -> dict[str, Any]:
+def apply_coupon(customer_id: str, code: str) -> Record:
     """Use a coupon for the cart.
 
     Args:
         customer_id: Customer id.
         code: Coupon code.
     """
-    with _shop() as shop:
-        return shop.apply_coupon(customer_id, code)
+    return _ask(lambda shop: shop.apply_coupon(customer_id, code))
 
 
 @tool(effect="once")
-def checkout(
-    customer_id: str, payment: Literal["card", "gift_card"], address: str, gift_card: str | None = None
-) -> dict[str, Any]:
+def checkout(customer_id: str, payment: PaymentMethod, address: str, gift_card: str | None = None) -> Record:
     """Order and pay the cart.
 
     Args:
@@ -103,43 +96,39 @@ def checkout(
         address: Delivery address.
         gift_card: Gift card number.
     """
-    with _shop() as shop:
-        return shop.checkout(customer_id, payment, address, gift_card)
+    return _ask(lambda shop: shop.checkout(customer_id, payment, address, gift_card))
 
 
 @tool(effect="pure")
-def get_order(order_id: str) -> dict[str, Any]:
+def get_order(order_id: str) -> Record:
     """Show an order.
 
     Args:
         order_id: Order id.
     """
-    with _shop() as shop:
-        return shop.get_order(order_id)
+    return _ask(lambda shop: shop.get_order(order_id))
 
 
 @tool(effect="once")
-def cancel_order(order_id: str, reason: Literal["no longer needed", "ordered by mistake"]) -> dict[str, Any]:
+def cancel_order(order_id: str, reason: CancelReason) -> Record:
     """Cancel a pending order.
 
     Args:
         order_id: Order id.
         reason: Why.
     """
-    with _shop() as shop:
-        return shop.cancel_order(order_id, reason)
+    return _ask(lambda shop: shop.cancel_order(order_id, reason))
 
 
 @tool(effect="once")
-def return_items(order_id: str, skus: list[str]) -> dict[str, Any]:
+def return_items(order_id: str, skus: list[str]) -> Record:
     """Return items of a delivered order.
 
     Args:
         order_id: Order id.
         skus: Skus to return.
     """
-    with _shop() as shop:
-        return shop.return_items(order_id, skus)
+    return _ask(lambda shop: shop.return_items(order_id, skus))
 
 
 TOOLS = [
