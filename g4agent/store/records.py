@@ -1,0 +1,136 @@
+"""What goes into the store and comes out of it: plain frozen values, free of database code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
+
+from g4agent.events import Usage
+from g4agent.messages import ToolCall, ToolResult
+from g4agent.ports.runtime import Sampling, TranscriptDelta
+from g4agent.verdict import Verdict
+
+if TYPE_CHECKING:
+    from g4agent.tools import Effect
+
+UNFINISHED = "unfinished"
+"""Status of a session whose last run has no verdict: it goes on in some process, or died without a word."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewSession:
+    """What a session is begun with. Never changed afterwards."""
+
+    agent: str
+    """How to find the agent again: `module:attribute`, or the path of a file."""
+    model: str
+    fingerprint: str
+    """Weights and tokenizer, as in `ModelInfo.fingerprint`: a transcript is only valid for the same one."""
+    variant: Literal["small", "large"]
+    system: str
+    thinking: bool
+    sampling: Sampling
+    """With the seed."""
+    tools_hash: str
+    """Hash of the tool declarations that stand in the system turn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSession(NewSession):
+    """A session as it was last committed."""
+
+    id: str
+    created: datetime
+    updated: datetime
+    title: str
+    """First line of the first prompt."""
+    steps: int
+    """Steps committed; also the index of the next one."""
+    tokens: int
+    """Length of the transcript."""
+    usage: Usage
+    verdict: Verdict | None
+    """How the last run ended; None while it has not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSummary:
+    """One line of a list of sessions. Times are UTC."""
+
+    id: str
+    created: datetime
+    updated: datetime
+    title: str
+    agent: str
+    model: str
+    steps: int
+    tokens: int
+    verdict: Verdict | None
+
+    @property
+    def status(self) -> str:
+        """The outcome of the last run, or `unfinished`."""
+        return UNFINISHED if self.verdict is None else self.verdict.outcome.value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRecord:
+    """One tool call: an intent while `result` is None, done afterwards."""
+
+    index: int
+    """Place among the calls of its step."""
+    call: ToolCall
+    effect: Effect | None = None
+    """None where the tool is not known."""
+    where: Literal["sandbox", "host"] | None = None
+    """None where the call was never run."""
+    result: ToolResult | None = None
+    started: datetime | None = None
+    finished: datetime | None = None
+
+    def __post_init__(self) -> None:
+        assert self.result is None or (self.result.call_id, self.result.name) == (self.call.id, self.call.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredCall(CallRecord):
+    """A call as it stands in the store."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    """Everything that one step changes. It is committed as a whole or not at all."""
+
+    session_id: str
+    index: int
+    """Steps are counted from 0 within the session, user turns and model steps alike."""
+    kind: Literal["user", "model"]
+    text: str
+    """The prompt of a user turn; the visible text of a model step."""
+    delta: TranscriptDelta
+    usage: Usage = field(default_factory=Usage)
+    calls: tuple[CallRecord, ...] = ()
+    """All calls of the step, each with its result."""
+    verdict: Verdict | None = None
+    """Set where the step ended the run."""
+    workspace: bytes | None = None
+    """Snapshot of the workspace after the step; None: as before."""
+
+    def __post_init__(self) -> None:
+        assert self.index >= 0 and self.delta.start >= 0
+        assert all(call.result is not None for call in self.calls), "every call gets a result"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredStep:
+    """A committed step. Its calls are read with `Store.calls`, its tokens with `Store.transcript`."""
+
+    index: int
+    kind: Literal["user", "model"]
+    text: str
+    usage: Usage
+    verdict: Verdict | None
+    created: datetime

@@ -1,0 +1,185 @@
+"""Records to rows and back."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from g4agent.events import Usage
+from g4agent.messages import ToolCall, ToolError, ToolResult
+from g4agent.ports.runtime import Sampling, TranscriptDelta
+from g4agent.store.records import CallRecord, SessionSummary, StepRecord, StoredCall, StoredSession, StoredStep
+from g4agent.verdict import Outcome, Verdict
+
+Row = Mapping[str, Any]
+
+TITLE_LENGTH = 200
+
+
+def first_progress(session_id: str, now: datetime) -> dict[str, Any]:
+    """The row of totals of a session that has no steps."""
+    return {
+        "session_id": session_id,
+        "updated": now,
+        "title": "",
+        "steps": 0,
+        "tokens": 0,
+        **asdict(Usage()),
+        "outcome": None,
+        "reason": "",
+        "workspace": None,
+    }
+
+
+def advance(step: StepRecord, now: datetime, workspace: str | None) -> dict[str, Any]:
+    """Parameters of `statements.ADVANCE`."""
+    usage, delta = step.usage, step.delta
+    return {
+        "p_session": step.session_id,
+        "p_step": step.index,
+        "p_start": delta.start,
+        "p_end": delta.start + len(delta.tokens),
+        "p_now": now,
+        "p_title": title(step.text) if step.kind == "user" else "",
+        "p_prompt": usage.prompt_tokens,
+        "p_generated": usage.generated_tokens,
+        "p_thought": usage.thought_tokens,
+        "p_seconds": usage.seconds,
+        "p_workspace": workspace,
+        **{f"p_{name}": value for name, value in verdict(step.verdict).items()},
+    }
+
+
+def title(prompt: str) -> str:
+    """The first line of a prompt that says something."""
+    return next((line.strip() for line in prompt.splitlines() if line.strip()), "")[:TITLE_LENGTH]
+
+
+def verdict(value: Verdict | None) -> dict[str, Any]:
+    """The two columns of a verdict."""
+    return {"outcome": None, "reason": ""} if value is None else {"outcome": value.outcome, "reason": value.reason}
+
+
+def step(record: StepRecord, now: datetime) -> dict[str, Any]:
+    """A row of `steps`."""
+    return {
+        "session_id": record.session_id,
+        "step": record.index,
+        "created": now,
+        "kind": record.kind,
+        "text": record.text,
+        **asdict(record.usage),
+        **verdict(record.verdict),
+    }
+
+
+def call(session_id: str, step: int, record: CallRecord) -> dict[str, Any]:
+    """A row of `calls`."""
+    result = record.result
+    return {
+        "session_id": session_id,
+        "call_id": record.call.id,
+        "step": step,
+        "position": record.index,
+        "name": record.call.name,
+        "arguments": dict(record.call.arguments),
+        "effect": record.effect,
+        "ran_in": record.where,
+        "state": "intended" if result is None else "done",
+        "result": None if result is None else result.value,
+        "error": None if result is None or result.error is None else asdict(result.error),
+        "started": record.started,
+        "finished": record.finished,
+    }
+
+
+def transcript(session_id: str, delta: TranscriptDelta) -> dict[str, Any]:
+    """A row of `transcript`."""
+    packed = struct.pack(f"<{len(delta.tokens)}i", *delta.tokens)
+    return {"session_id": session_id, "start": delta.start, "ids": packed}
+
+
+def joined_transcript(deltas: Iterable[tuple[int, bytes]]) -> list[int]:
+    """The ids that a sequence of transcript rows (start, packed ids) amounts to."""
+    ids: list[int] = []
+    for start, packed in deltas:
+        assert start <= len(ids), "the transcript has a gap"
+        ids[start:] = struct.unpack(f"<{len(packed) // 4}i", packed)
+    return ids
+
+
+def stored_verdict(row: Row) -> Verdict | None:
+    return None if row["outcome"] is None else Verdict(Outcome(row["outcome"]), row["reason"])
+
+
+def stored_usage(row: Row) -> Usage:
+    return Usage(row["prompt_tokens"], row["generated_tokens"], row["thought_tokens"], row["seconds"])
+
+
+def stored_session(row: Row) -> StoredSession:
+    """From a row of `sessions` joined with `progress`."""
+    return StoredSession(
+        id=row["id"],
+        created=row["created"],
+        updated=row["updated"],
+        agent=row["agent"],
+        model=row["model"],
+        fingerprint=row["fingerprint"],
+        variant=row["variant"],
+        system=row["system"],
+        thinking=row["thinking"],
+        sampling=Sampling(**row["sampling"]),
+        tools_hash=row["tools_hash"],
+        title=row["title"],
+        steps=row["steps"],
+        tokens=row["tokens"],
+        usage=stored_usage(row),
+        verdict=stored_verdict(row),
+    )
+
+
+def summary(row: Row) -> SessionSummary:
+    """From the columns of a summary."""
+    return SessionSummary(
+        id=row["id"],
+        created=row["created"],
+        updated=row["updated"],
+        title=row["title"],
+        agent=row["agent"],
+        model=row["model"],
+        steps=row["steps"],
+        tokens=row["tokens"],
+        verdict=stored_verdict(row),
+    )
+
+
+def stored_step(row: Row) -> StoredStep:
+    return StoredStep(
+        index=row["step"],
+        kind=row["kind"],
+        text=row["text"],
+        usage=stored_usage(row),
+        verdict=stored_verdict(row),
+        created=row["created"],
+    )
+
+
+def stored_call(row: Row) -> StoredCall:
+    """From a row of `calls`."""
+    result = None
+    if row["state"] == "done":
+        error = None if row["error"] is None else ToolError(**row["error"])
+        result = ToolResult(row["call_id"], row["name"], row["result"], error)
+    return StoredCall(
+        step=row["step"],
+        index=row["position"],
+        call=ToolCall(row["call_id"], row["name"], row["arguments"]),
+        effect=row["effect"],
+        where=row["ran_in"],
+        result=result,
+        started=row["started"],
+        finished=row["finished"],
+    )

@@ -1,0 +1,303 @@
+"""The store: every session of a user in one SQLite file, committed step by step.
+
+A step is one transaction, so that a killed process leaves the last finished step and nothing of the next. No commit
+reads or writes anything that an earlier one wrote, but for the session's row of running totals: a step costs the same
+whether it is the first or the thousandth.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import threading
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+from sqlalchemy import URL, Connection, delete, select
+
+from g4agent.errors import SessionNotFoundError, StoreError
+from g4agent.ports.runtime import TranscriptDelta
+from g4agent.store import rows, statements
+from g4agent.store.database import connect, locate, translated_errors
+from g4agent.store.ids import session_id as new_session_id
+from g4agent.store.records import (
+    CallRecord,
+    NewSession,
+    SessionSummary,
+    StepRecord,
+    StoredCall,
+    StoredSession,
+    StoredStep,
+)
+from g4agent.store.schema import ensure_schema
+from g4agent.store.tables import CALLS, PROGRESS, SESSIONS, STEPS, TRANSCRIPT
+from g4agent.verdict import Verdict
+
+_NEAR = 5  # ids named in an error
+
+
+class Store:
+    """An open store. Methods block, and may be called from any thread: they take turns on one connection.
+
+    Other processes may use the same file at the same time; one that has to wait for longer than `busy_seconds` raises
+    StoreError, as does every other failure of the database. What was committed stays.
+    """
+
+    def __init__(self, connection: Connection, location: str) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+        self._last_id_time = 0
+        self.location = location
+
+    @classmethod
+    def open(cls, place: str | os.PathLike[str] | None = None, *, busy_seconds: float = 10.0) -> Store:
+        """Opens a store, and creates or upgrades it where needed.
+
+        Args:
+            place: Path of a file, SQLite URL (`sqlite://` is a store in memory), or None for the user's own store.
+            busy_seconds: How long to wait for another process's commit.
+        """
+        url = locate(place)
+        location = _name(url)
+        with translated_errors(location):
+            connection = connect(url, busy_seconds)
+            try:
+                ensure_schema(connection, location)
+            except BaseException:
+                _disconnect(connection)
+                raise
+        return cls(connection, location)
+
+    def close(self) -> None:
+        """Closes the file. Harmless when closed already."""
+        with self._lock, translated_errors(self.location):
+            _disconnect(self._connection)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    # Writing --------------------------------------------------------------------------------------------------------
+
+    def create_session(self, session: NewSession) -> str:
+        """Commits a session without steps; returns its id."""
+        now = datetime.now(UTC)
+        with self._writing() as db:
+            self._last_id_time = max(self._last_id_time + 1, time.time_ns() // 1_000_000)
+            key = new_session_id(self._last_id_time)
+            db.execute(statements.ADD_SESSION, {"id": key, "created": now, **asdict(session)})
+            db.execute(statements.ADD_PROGRESS, rows.first_progress(key, now))
+        return key
+
+    def record_intents(
+        self, session_id: str, step: int, calls: Sequence[CallRecord], delta: TranscriptDelta | None = None
+    ) -> None:
+        """Journals calls before they run, in a commit of its own.
+
+        Args:
+            session_id: The full id.
+            step: Index of the step that is under way, that is of the next one to be committed.
+            calls: Calls of the step, without results. The same call may be journaled again, to be tried again.
+            delta: What the model wrote, where the transcript is to be kept along with the calls: then a crash leaves it
+                ending in them, and a resumed session answers them instead of generating the step anew.
+        """
+        now = datetime.now(UTC)
+        with self._writing() as db:
+            if delta is None:
+                self._check_position(db, session_id, step, start=0)
+            else:
+                position = {"p_session": session_id, "p_step": step, "p_start": delta.start}
+                end = delta.start + len(delta.tokens)
+                if not db.execute(statements.EXTEND, {**position, "p_end": end, "p_now": now}).rowcount:
+                    self._check_position(db, session_id, step, delta.start)
+                db.execute(statements.ADD_TRANSCRIPT, rows.transcript(session_id, delta))
+            for call in calls:
+                row = rows.call(session_id, step, call)
+                if not db.execute(statements.ADD_INTENT, row).rowcount:
+                    raise StoreError(
+                        f"Another call is journaled as {call.call.id} in session {session_id}.",
+                        hint="Finish or discard the open calls of the session before its next step.",
+                    )
+
+    def commit_step(self, step: StepRecord) -> None:
+        """Commits a step: transcript, step, calls with results, totals, workspace and verdict, all or nothing.
+
+        Raises StoreError if the step is not the session's next one, or its transcript would leave a gap.
+        """
+        old_snapshot = self._workspace_name(step.session_id) if step.workspace is not None else None
+        snapshot = _Snapshot.of(step.workspace, old_snapshot)
+        now = datetime.now(UTC)
+        with self._writing() as db:
+            if snapshot is not None:
+                db.execute(statements.ADD_BLOB, snapshot.row)
+            values = rows.advance(step, now, snapshot.name if snapshot else None)
+            if not db.execute(statements.ADVANCE, values).rowcount:
+                self._check_position(db, step.session_id, step.index, step.delta.start)
+            db.execute(statements.ADD_STEP, rows.step(step, now))
+            db.execute(statements.ADD_TRANSCRIPT, rows.transcript(step.session_id, step.delta))
+            if step.calls:
+                db.execute(statements.ADD_CALL, [rows.call(step.session_id, step.index, call) for call in step.calls])
+            if snapshot is not None and old_snapshot is not None:
+                db.execute(statements.DROP_BLOB, {"p_sha256": old_snapshot})
+
+    def set_verdict(self, session_id: str, verdict: Verdict) -> None:
+        """Says how the run ended, where that is known only after its last step, or outside of any."""
+        values = {f"p_{name}": value for name, value in rows.verdict(verdict).items()}
+        with self._writing() as db:
+            result = db.execute(statements.SET_VERDICT, {"p_session": session_id, "p_now": datetime.now(UTC), **values})
+            if not result.rowcount:
+                raise self._not_found(db, session_id)
+
+    def delete_session(self, session_id: str) -> None:
+        """Deletes a session and all that belongs to it. The file keeps its size; the space is used again."""
+        with self._writing() as db:
+            snapshot = db.execute(statements.WORKSPACE_NAME, {"p_session": session_id}).scalar()
+            if not db.execute(delete(SESSIONS).where(SESSIONS.c.id == session_id)).rowcount:
+                raise self._not_found(db, session_id)
+            if snapshot is not None:
+                db.execute(statements.DROP_BLOB, {"p_sha256": snapshot})
+
+    # Reading --------------------------------------------------------------------------------------------------------
+
+    def session(self, id_or_prefix: str) -> StoredSession:
+        """A session by its id or the beginning of it. Raises SessionNotFoundError if none or several begin so."""
+        key = id_or_prefix.strip().lower()
+        query = (
+            select(SESSIONS, *(column for column in PROGRESS.c if column.name != "session_id"))
+            .join(PROGRESS)
+            .where(SESSIONS.c.id >= key, SESSIONS.c.id < key + "~")
+            .order_by(SESSIONS.c.id.desc())
+            .limit(_NEAR + 1)
+        )
+        with self._reading() as db:
+            found = db.execute(query).mappings().all()
+            if not key or not found:
+                raise self._not_found(db, id_or_prefix)
+        if len(found) > 1 and found[-1]["id"] != key:
+            names = ", ".join(row["id"] for row in found[:_NEAR])
+            raise SessionNotFoundError(
+                f"Several sessions begin with {id_or_prefix!r}.", hint=f"Give more of the id: {names}"
+            )
+        return rows.stored_session(found[-1])
+
+    def list_sessions(self, limit: int | None = None) -> list[SessionSummary]:
+        """Sessions, the last used first."""
+        s, p = SESSIONS.c, PROGRESS.c
+        query = (
+            select(s.id, s.created, s.agent, s.model, p.updated, p.title, p.steps, p.tokens, p.outcome, p.reason)
+            .join(PROGRESS)
+            .order_by(p.updated.desc(), s.id.desc())
+            .limit(limit)
+        )
+        with self._reading() as db:
+            return [rows.summary(row) for row in db.execute(query).mappings()]
+
+    def steps(self, session_id: str) -> list[StoredStep]:
+        """All committed steps, in order."""
+        query = select(STEPS).where(STEPS.c.session_id == session_id).order_by(STEPS.c.step)
+        with self._reading() as db:
+            return [rows.stored_step(row) for row in db.execute(query).mappings()]
+
+    def calls(self, session_id: str) -> list[StoredCall]:
+        """All calls, done or not, in order."""
+        query = select(CALLS).where(CALLS.c.session_id == session_id).order_by(CALLS.c.step, CALLS.c.position)
+        with self._reading() as db:
+            return [rows.stored_call(row) for row in db.execute(query).mappings()]
+
+    def open_calls(self, session_id: str) -> list[StoredCall]:
+        """Calls that were journaled and have no result: after a crash, those that may or may not have run."""
+        return [call for call in self.calls(session_id) if call.result is None]
+
+    def transcript(self, session_id: str) -> list[int]:
+        """All token ids."""
+        query = (
+            select(TRANSCRIPT.c.start, TRANSCRIPT.c.ids)
+            .where(TRANSCRIPT.c.session_id == session_id)
+            .order_by(TRANSCRIPT.c.seq)
+        )
+        with self._reading() as db:
+            return rows.joined_transcript((start, ids) for start, ids in db.execute(query))
+
+    def workspace(self, session_id: str) -> bytes | None:
+        """The latest snapshot of the workspace; None if there is none."""
+        with self._reading() as db:
+            data = db.execute(statements.WORKSPACE, {"p_session": session_id}).scalar()
+        return None if data is None else zlib.decompress(data)
+
+    # Inside ---------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """One transaction that holds the write lock from its beginning: it cannot fail half-way for want of it."""
+        with self._lock, translated_errors(self.location), self._connection.begin():
+            self._connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield self._connection
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        """One consistent view, which no writer disturbs or waits for."""
+        with self._lock, translated_errors(self.location), self._connection.begin():
+            self._connection.exec_driver_sql("BEGIN")
+            yield self._connection
+
+    def _workspace_name(self, session_id: str) -> str | None:
+        with self._reading() as db:
+            name: str | None = db.execute(statements.WORKSPACE_NAME, {"p_session": session_id}).scalar()
+        return name
+
+    def _check_position(self, db: Connection, session_id: str, step: int, start: int) -> None:
+        """Raises the error that says why a step, or a change of the transcript from `start` on, does not fit here."""
+        position = db.execute(statements.POSITION, {"p_session": session_id}).one_or_none()
+        if position is None:
+            raise self._not_found(db, session_id)
+        if position.steps != step:
+            raise StoreError(
+                f"Step {step} of session {session_id} cannot be committed: its next step is {position.steps}.",
+                hint="Another process has gone on with the session. Resume it again to go on from there.",
+            )
+        if start > position.tokens:
+            raise StoreError(
+                f"The transcript of session {session_id} has {position.tokens} tokens; a change at {start} is a gap.",
+                hint="A change was lost before. Resume the session to go on from its last committed step.",
+            )
+
+    def _not_found(self, db: Connection, session_id: str) -> SessionNotFoundError:
+        """The error, with the ids that were most likely meant."""
+        recent = db.execute(select(SESSIONS.c.id).order_by(SESSIONS.c.id.desc()).limit(1000)).scalars().all()
+        near = difflib.get_close_matches(session_id.lower(), recent, _NEAR, cutoff=0.6) or recent[:_NEAR]
+        hint = f"Sessions near it: {', '.join(near)}" if near else "The store has no sessions yet."
+        return SessionNotFoundError(f"There is no session {session_id!r} in {self.location}.", hint=hint)
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """A workspace to be committed, compressed before the commit begins."""
+
+    name: str
+    row: dict[str, Any]
+
+    @classmethod
+    def of(cls, workspace: bytes | None, present: str | None) -> _Snapshot | None:
+        """None where there is nothing to write: no snapshot, or the one that the session has."""
+        name = None if workspace is None else hashlib.sha256(workspace).hexdigest()
+        if workspace is None or name is None or name == present:
+            return None
+        return cls(name, {"sha256": name, "size": len(workspace), "data": zlib.compress(workspace, level=1)})
+
+
+def _name(url: URL) -> str:
+    return url.database or "in memory"
+
+
+def _disconnect(connection: Connection) -> None:
+    connection.close()
+    connection.engine.dispose()
