@@ -1,0 +1,117 @@
+"""Running a project's unit tests, in a process of their own that may crash, hang or print without end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from g4agent.tools import tool
+from g4agent_coding import run_unittest
+from g4agent_coding.workspace import CodingError, locate
+
+TEST_SECONDS = 20.0
+"""For all tests together; an endless loop ends here, well before the call's own timeout."""
+
+MAX_LINES = 8
+MAX_CHARS = 600
+"""Of `output`: what a small model can read."""
+
+MAX_LINE_CHARS = 150
+
+
+@dataclass(slots=True)
+class Report:
+    """What the test process told before it ended."""
+
+    passed: int = 0
+    failed: int = 0
+    lines: list[str] = field(default_factory=list)
+    running: str | None = None
+    """A test that began and did not end."""
+    ran: int | None = None
+    """Tests run; None if the process ended before it could say."""
+
+
+@tool(effect="idempotent", timeout=60)
+def run_tests(path: str = ".") -> dict[str, Any]:
+    """Run the unit tests.
+
+    Args:
+        path: Folder or test file.
+    """
+    target = locate(path)
+    if not target.exists():
+        raise CodingError(f"no file or folder {path}")
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Path(folder) / "journal"
+        journal.touch()
+        ended = _run(target, journal)
+        report = _read(journal)
+    if report.ran is None:
+        report.failed += 1
+        report.lines.append(f"{report.running or 'loading the tests'}: {ended}")
+    elif not report.ran and not report.failed:
+        raise CodingError(f"no tests found in {path}: they must be in files called test*.py")
+    return {"passed": report.passed, "failed": report.failed, "output": _shorten(report.lines)}
+
+
+def _run(target: Path, journal: Path) -> str:
+    """Runs the tests and says how the process ended."""
+    # -B: a bytecode file keeps the source's time in seconds, so two quick edits of equal length would look like one.
+    command = [sys.executable, "-B", run_unittest.__file__, str(target), str(journal)]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        return f"the process ended with exit code {process.wait(TEST_SECONDS)}"
+    except subprocess.TimeoutExpired:
+        return f"no result after {TEST_SECONDS:g} s"
+    finally:
+        _kill_group(process)
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Ends the tests and what they started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _read(journal: Path) -> Report:
+    report = Report()
+    for line in journal.read_text(errors="replace").splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            break  # cut off in the middle of a line
+        match event:
+            case {"start": str(name)}:
+                report.running = name
+            case {"failure": str(name), "reason": str(reason)}:
+                report.lines.append(f"{name}: {reason}")
+            case {"passed": int(passed), "failed": int(failed)}:
+                report.passed, report.failed, report.running = passed, failed, None
+            case {"finished": int(ran)}:
+                report.ran = ran
+    return report
+
+
+def _shorten(lines: list[str]) -> str:
+    kept: list[str] = []
+    for line in (line[:MAX_LINE_CHARS] for line in lines):
+        if len(kept) == MAX_LINES or len("\n".join([*kept, line])) > MAX_CHARS:
+            return "\n".join([*kept, f"and {len(lines) - len(kept)} more"])
+        kept.append(line)
+    return "\n".join(kept)
