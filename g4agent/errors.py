@@ -25,6 +25,14 @@ class ToolDefinitionError(G4AgentError):
     """A function, schema or command cannot become a tool. Raised where the tool is defined."""
 
 
+class InvalidArguments(G4AgentError):
+    """A call's arguments do not fit the tool's schema. The message is short: a model reads it and tries again."""
+
+
+class ToolResultError(G4AgentError):
+    """A tool returned something that JSON cannot express."""
+
+
 class ConversationError(G4AgentError):
     """The conversation was driven in an order that the native protocol does not allow."""
 

@@ -1,0 +1,75 @@
+"""Two JSON Schemas that both apply → one. Serves the declaration, which needs `allOf` and `$ref` siblings folded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+Schema: TypeAlias = Mapping[str, Any]
+
+_LARGER = {"minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"}
+_SMALLER = {"maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"}
+_MAX_PRODUCT = 64
+
+
+def as_mapping(schema: Any) -> Schema:
+    """A schema as a mapping: `true` allows anything, `false` nothing."""
+    if isinstance(schema, Mapping):
+        return schema
+    return {} if schema is not False else {"not": {}}
+
+
+def merge(first: Schema, second: Schema) -> dict[str, Any]:
+    """A schema for values that fit both. Where both cannot be kept (texts, patterns), `first` wins.
+
+    A `$ref` may stand in one of them only.
+    """
+    merged = dict(first)
+    for key, value in second.items():
+        merged[key] = _merge_keyword(key, first[key], value) if key in first else value
+    return merged
+
+
+def _merge_keyword(key: str, first: Any, second: Any) -> Any:
+    if key == "properties":
+        both = {name: both_of(first[name], second[name]) for name in first.keys() & second.keys()}
+        return {**first, **second, **both}
+    if key == "required":
+        return list(dict.fromkeys([*first, *second]))
+    if key == "allOf":
+        return [*first, *second]
+    if key in ("anyOf", "oneOf"):
+        fits = len(first) * len(second) <= _MAX_PRODUCT
+        return [both_of(a, b) for a in first for b in second] if fits else first
+    if key == "enum":
+        return [value for value in first if value in second] or first
+    if key == "type":
+        return _merge_types(first, second)
+    if key in ("items", "additionalProperties"):
+        return both_of(first, second)
+    if key in _LARGER:
+        return max(first, second)
+    if key in _SMALLER:
+        return min(first, second)
+    return first
+
+
+def both_of(first: Any, second: Any) -> Any:
+    """A schema for values that fit both, left unmerged where neither says more than the other."""
+    if first == second or second in (True, {}):
+        return first
+    if first in (True, {}):
+        return second
+    if first is False or second is False:
+        return False
+    return {"allOf": [first, second]}
+
+
+def _merge_types(first: Any, second: Any) -> Any:
+    a = first if isinstance(first, list) else [first]
+    b = second if isinstance(second, list) else [second]
+    kept = [t for t in a if t in b or (t == "integer" and "number" in b)]
+    kept += [t for t in b if t == "integer" and "number" in a and t not in kept]
+    if not kept:
+        return first
+    return kept[0] if len(kept) == 1 else kept

@@ -1,0 +1,383 @@
+"""Tools: typed Python functions and fixed commands that a model may call.
+
+`@tool` turns a function into a `Tool`: a name, a description, a JSON Schema and a few promises about how it runs. The
+schema is the contract: every call is validated against all of it before anything happens.
+
+    @tool(effect="pure", timeout=5)
+    def find_product(name: str, limit: Annotated[int, Field(ge=1, le=20)] = 5) -> list[Product]:
+        \"\"\"Finds products by name.
+
+        Args:
+            name: Words of the product's name.
+        \"\"\"
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import json
+import math
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256
+from operator import attrgetter
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, TypeAlias, cast, overload
+
+from pydantic import BaseModel, TypeAdapter
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from g4agent.command import CommandTarget
+from g4agent.errors import ConfigError, InvalidArguments, ToolDefinitionError, ToolResultError
+from g4agent.function_schema import NAME_PATTERN, function_schema
+from g4agent.messages import JsonValue
+from g4agent.schema import Declaration, declare, signature_text
+from g4agent.validation import ArgumentValidator
+
+Effect: TypeAlias = Literal["pure", "idempotent", "once"]
+"""What repeating a call does: `pure` changes nothing, `idempotent` nothing more, `once` must not be repeated."""
+
+Where: TypeAlias = Literal["sandbox", "host"]
+
+MAX_NAME_LENGTH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class PythonTarget:
+    """A Python function and where a worker process finds it."""
+
+    function: Callable[..., Any]
+    module: str
+    """Importable module, or `__main__` for a script."""
+    attribute: str
+    """Qualified name in the module."""
+    file: Path | None = None
+    """The script, where `module` is `__main__`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tool:
+    """Something a model may call. Made by `@tool`, `command_tool` or a tool pack."""
+
+    name: str
+    description: str
+    schema: Mapping[str, JsonValue]
+    """JSON Schema 2020-12 of the arguments object, in full: this is what validates."""
+    target: PythonTarget | CommandTarget
+    effect: Effect = "once"
+    """An undeclared effect is `once`, the safe reading: after a crash such a call is never repeated blindly."""
+    timeout: float | None = None
+    """Seconds per call; None leaves it to the sandbox's limits."""
+    where: Where = "sandbox"
+    adapter: TypeAdapter[Any] | None = field(default=None, repr=False)
+    """Turns JSON arguments into Python values, and checks what only Python can; None where the schema says it all."""
+    validator: ArgumentValidator = field(init=False, repr=False)
+    declaration: Declaration = field(init=False, repr=False)
+    """What the model is told about the arguments."""
+
+    def __post_init__(self) -> None:
+        if not NAME_PATTERN.fullmatch(self.name) or len(self.name) > MAX_NAME_LENGTH:
+            raise ToolDefinitionError(
+                f"a tool cannot be called {self.name!r}",
+                hint=f"Use 1 to {MAX_NAME_LENGTH} ASCII letters, digits and underscores, not starting with a digit.",
+            )
+        if self.timeout is not None and not (self.timeout > 0 and math.isfinite(self.timeout)):
+            raise ToolDefinitionError(
+                f"the timeout of {self.name} is {self.timeout!r}",
+                hint="Give seconds greater than 0, or leave it out.",
+            )
+        if self.effect not in ("pure", "idempotent", "once") or self.where not in ("sandbox", "host"):
+            raise ToolDefinitionError(
+                f"{self.name} has effect {self.effect!r} and where {self.where!r}",
+                hint='effect is "pure", "idempotent" or "once"; where is "sandbox" or "host".',
+            )
+        object.__setattr__(self, "declaration", declare(self.schema))
+        object.__setattr__(self, "validator", ArgumentValidator(self.schema, self.adapter, signature(self)))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the plain function, with no validation: a decorated function stays a function."""
+        return self._function()(*args, **kwargs)
+
+    def validate(self, arguments: Mapping[str, Any]) -> None:
+        """Raises InvalidArguments unless the arguments fit the full schema and, for Python tools, their types."""
+        self.bind(arguments)
+
+    def bind(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Validated keyword arguments: models, enums and dates for a function, JSON with defaults for a command.
+
+        Raises:
+            InvalidArguments: The message says where, what was expected, and the tool's signature.
+        """
+        values: dict[str, Any] = self.validator.bind(arguments)
+        if isinstance(self.target, CommandTarget):
+            values = self.target.defaults | dict(arguments)
+            self.target.expand(values)
+        return values
+
+    async def invoke(self, arguments: Mapping[str, Any]) -> JsonValue:
+        """Validates, calls and gives the result as JSON. Whatever the function raises passes through.
+
+        A sync function runs in a thread. Cancelling returns at once and abandons the thread, which may still finish:
+        a function that must be killed belongs in a sandbox.
+        """
+        import anyio.to_thread
+
+        function, values = self._function(), self.bind(arguments)
+        if inspect.iscoroutinefunction(function):
+            return to_json(self.name, await function(**values))
+        result = await anyio.to_thread.run_sync(partial(function, **values), abandon_on_cancel=True)
+        return to_json(self.name, await result if inspect.isawaitable(result) else result)
+
+    def invoke_sync(self, arguments: Mapping[str, Any]) -> JsonValue:
+        """`invoke` for a process without an event loop: a sync function runs right here, in the calling thread."""
+        function, values = self._function(), self.bind(arguments)
+        result = function(**values)
+        if inspect.isawaitable(result):
+            import anyio
+
+            result = anyio.run(_wait, result)
+        return to_json(self.name, result)
+
+    def _function(self) -> Callable[..., Any]:
+        if isinstance(self.target, CommandTarget):
+            raise ConfigError(f"{self.name} is a command, not a function", hint="Run it in a box: Box.exec.")
+        return self.target.function
+
+
+async def _wait(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+def signature(tool: Tool) -> str:
+    """One line that says how to call the tool: `add_to_cart(sku: string, quantity?: integer)`."""
+    return signature_text(tool.name, tool.declaration.parameters)
+
+
+def to_json(name: str, result: Any) -> JsonValue:
+    """The result of the tool called `name` as JSON: models, dataclasses, dates, enums and sets are converted.
+
+    Raises:
+        ToolResultError: It holds something that JSON cannot express, or NaN or an infinity.
+    """
+    try:
+        value = to_jsonable_python(result)
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
+        raise ToolResultError(
+            f"{name} returned a result that JSON cannot express: {error}",
+            hint="Return str, int, finite float, bool, None, lists, dicts, dataclasses or pydantic models.",
+        ) from error
+    return cast(JsonValue, value)
+
+
+@overload
+def tool(function: Callable[..., Any], /) -> Tool: ...
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    effect: Effect = "once",
+    timeout: float | None = None,
+    where: Where = "sandbox",
+) -> Callable[[Callable[..., Any]], Tool]: ...
+def tool(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    effect: Effect = "once",
+    timeout: float | None = None,
+    where: Where = "sandbox",
+) -> Tool | Callable[[Callable[..., Any]], Tool]:
+    """Makes a tool of a typed, documented function, sync or async. Bare `@tool`, or with options.
+
+    Args:
+        function: The decorated function.
+        name: How the model calls it; the function's name by default.
+        description: What it does; by default the docstring's text. Parameters are described in the docstring (Google,
+            NumPy or reST style) or by `Annotated[..., Field(description=...)]`, which wins.
+        effect: What repeating a call does.
+        timeout: Seconds per call.
+        where: "sandbox" runs it in the session's closed box; "host" runs it in this process, with all its rights.
+
+    Raises:
+        ToolDefinitionError: The function cannot be a tool; the message says why and what to do.
+    """
+    if function is None:
+        return partial(_python_tool, name=name, description=description, effect=effect, timeout=timeout, where=where)
+    return _python_tool(function, name=name, description=description, effect=effect, timeout=timeout, where=where)
+
+
+def _python_tool(
+    function: Callable[..., Any],
+    *,
+    name: str | None,
+    description: str | None,
+    effect: Effect,
+    timeout: float | None,
+    where: Where,
+) -> Tool:
+    target = _python_target(function, where)
+    described = function_schema(function, description)
+    return Tool(
+        name=name if name is not None else function.__name__,
+        description=described.description,
+        schema=described.schema,
+        target=target,
+        effect=effect,
+        timeout=timeout,
+        where=where,
+        adapter=described.adapter,
+    )
+
+
+def _python_target(function: Callable[..., Any], where: Where) -> PythonTarget:
+    if not (inspect.isfunction(function) or inspect.ismethod(function)):
+        raise ToolDefinitionError(f"{function!r} is not a function", hint="Write a `def` that calls it, with types.")
+    if function.__name__ == "<lambda>":
+        raise ToolDefinitionError("a lambda cannot be a tool", hint="Write a `def` with types and a docstring.")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise ToolDefinitionError(f"{function.__name__} is a generator", hint="Return a list instead of yielding.")
+    if where == "host":
+        return PythonTarget(function, function.__module__, function.__qualname__)
+    if inspect.ismethod(function) or "<locals>" in function.__qualname__:
+        raise ToolDefinitionError(
+            f"{function.__qualname__} cannot be found by the sandbox, which loads a tool by module and name",
+            hint='Move it to module level, or pass where="host" to run it in this process.',
+        )
+    module, file = _importable(function.__module__, function.__name__)
+    return PythonTarget(function, module, function.__qualname__, file)
+
+
+def _importable(module: str, name: str) -> tuple[str, Path | None]:
+    """The module that another process can load, and the script's file where that is `__main__`."""
+    if module != "__main__":
+        return module, None
+    main = sys.modules["__main__"]
+    if main.__spec__ is not None:  # started by `python -m package.module`
+        return main.__spec__.name, None
+    file = Path(getattr(main, "__file__", None) or "")
+    if not file.is_file():
+        raise ToolDefinitionError(
+            f"{name} is defined where no file holds it (a prompt, a notebook, standard input)",
+            hint='Put the tool in a file and import it, or pass where="host" to run it in this process.',
+        )
+    return module, file.resolve()
+
+
+def command_tool(
+    name: str,
+    argv: Sequence[str],
+    *,
+    description: str,
+    parameters: Mapping[str, JsonValue] | type[BaseModel],
+    effect: Effect = "once",
+    timeout: float | None = None,
+) -> Tool:
+    """Makes a tool of a fixed command that runs in the box, without a shell.
+
+    Args:
+        name: How the model calls it.
+        argv: The command and its arguments; `{parameter}` stands for a value (see `CommandTarget`).
+        description: What it does.
+        parameters: JSON Schema of the arguments object, or a pydantic model.
+        effect: What repeating a call does.
+        timeout: Seconds per call.
+
+    Raises:
+        ToolDefinitionError: Command and parameters do not fit together; the message says why and what to do.
+    """
+    adapter: TypeAdapter[Any] | None = None
+    if isinstance(parameters, type):
+        adapter = TypeAdapter(parameters)
+        schema: Mapping[str, JsonValue] = adapter.json_schema()
+    else:
+        schema = {"type": "object", **parameters}
+    if not description.strip():
+        raise ToolDefinitionError(f"{name} has no description", hint="Say what it does: the model chooses by it.")
+    target = CommandTarget.parse(argv, schema)
+    return Tool(name, description.strip(), schema, target, effect, timeout, "sandbox", adapter)
+
+
+def load_tool(module: str, attribute: str, file: Path | None = None) -> Tool:
+    """The tool that a `PythonTarget` names; what a sandbox's worker calls.
+
+    A script is loaded under a private name, so its `if __name__ == "__main__"` block does not run; its folder goes to
+    the front of `sys.path`, as when Python runs it.
+
+    Raises:
+        ToolDefinitionError: There is no such module, attribute or script.
+    """
+    try:
+        loaded = importlib.import_module(module) if file is None else _load_script(file)
+        value = attrgetter(attribute)(loaded)
+    except (ModuleNotFoundError, AttributeError, FileNotFoundError) as error:
+        raise ToolDefinitionError(
+            f"the tool {attribute} of {file or module} cannot be loaded: {error}",
+            hint="Its module must be importable there (BoxSpec.python_paths) and keep the tool under its own name.",
+        ) from error
+    return value if isinstance(value, Tool) else tool(value)
+
+
+def _load_script(file: Path) -> ModuleType:
+    name = f"_g4agent_script_{sha256(str(file).encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None, "a script is a .py file"
+    if str(file.parent) not in sys.path:
+        sys.path.insert(0, str(file.parent))
+    sys.modules[name] = script = importlib.util.module_from_spec(spec)  # before it runs: its classes look it up
+    try:
+        spec.loader.exec_module(script)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return script
+
+
+class ToolSet(Mapping[str, Tool]):
+    """Tools by name, in the order given; no two share a name."""
+
+    def __init__(self, tools: Iterable[Tool] = ()) -> None:
+        self._tools: dict[str, Tool] = {}
+        for each in tools:
+            if not isinstance(each, Tool):
+                raise ToolDefinitionError(f"{each!r} is not a tool", hint="Decorate the function with @tool.")
+            if each.name in self._tools:
+                raise ToolDefinitionError(f"two tools are called {each.name}", hint="Rename one: @tool(name=…).")
+            self._tools[each.name] = each
+
+    def __getitem__(self, name: str) -> Tool:
+        return self._tools[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tools)
+
+    def __len__(self) -> int:
+        return len(self._tools)
+
+
+__all__ = [
+    "CommandTarget",
+    "Effect",
+    "InvalidArguments",
+    "PythonTarget",
+    "Tool",
+    "ToolDefinitionError",
+    "ToolResultError",
+    "ToolSet",
+    "Where",
+    "command_tool",
+    "load_tool",
+    "signature",
+    "to_json",
+    "tool",
+]

@@ -1,0 +1,127 @@
+"""Checks a call's arguments against the tool's full schema, then against its Python types."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from g4agent.errors import InvalidArguments
+from g4agent.messages import JsonValue
+from g4agent.schema_words import kind_name, rules, short_json
+
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
+    from jsonschema import ValidationError as SchemaError
+
+_LONGEST_VALUE = 60
+_MOST_PROBLEMS = 3
+_PYTHON_FORMATS = ("date-time", "time", "duration")
+"""Formats that pydantic reads more widely than RFC 3339 does: a `datetime` may lack a time zone."""
+
+
+class ArgumentValidator:
+    """Validates the arguments of one tool. The jsonschema validator is built at the first call and kept.
+
+    Args:
+        schema: JSON Schema 2020-12 of the arguments object.
+        adapter: Converts JSON arguments to Python values; None leaves them as they are.
+        signature: Ends every error message, so that the model can mend its call.
+    """
+
+    def __init__(self, schema: Mapping[str, JsonValue], adapter: TypeAdapter[Any] | None, signature: str) -> None:
+        self._schema = schema
+        self._adapter = adapter
+        self._signature = signature
+        self._validator: Draft202012Validator | None = None
+
+    def bind(self, arguments: Mapping[str, Any]) -> Any:
+        """The arguments, converted by the adapter where there is one.
+
+        Raises:
+            InvalidArguments: Says where, what was expected, what came instead, and the signature.
+        """
+        if not isinstance(arguments, Mapping):
+            raise self._invalid([f"expected named arguments, got {_short(arguments)}"])
+        given = dict(arguments)
+        if self._validator is None:
+            self._validator = _build(self._schema, lenient=self._adapter is not None)
+        if problems := sorted(self._validator.iter_errors(given), key=lambda e: [str(part) for part in e.path]):
+            raise self._invalid(text for problem in problems for text in _explain(problem))
+        if self._adapter is None:
+            return given
+        try:
+            return self._adapter.validate_json(json.dumps(given))
+        except ValidationError as error:
+            details = error.errors(include_url=False, include_context=False)
+            raise self._invalid(f"{_path(d['loc'])}{d['msg']}" for d in details) from None
+
+    def _invalid(self, problems: Iterable[str]) -> InvalidArguments:
+        found = list(dict.fromkeys(problems))
+        more = [f"and {len(found) - _MOST_PROBLEMS} more"] if len(found) > _MOST_PROBLEMS else []
+        return InvalidArguments(f"{'; '.join(found[:_MOST_PROBLEMS] + more)}. Expected: {self._signature}")
+
+
+def _build(schema: Mapping[str, JsonValue], *, lenient: bool) -> Draft202012Validator:
+    """The validator with format checks; `lenient` leaves to pydantic those formats on which it is the authority."""
+    from jsonschema import Draft202012Validator, FormatChecker  # 100 ms: only a first call pays for it
+
+    known = Draft202012Validator.FORMAT_CHECKER.checkers
+    checker = FormatChecker(())
+    checker.checkers = {k: v for k, v in known.items() if not (lenient and k in _PYTHON_FORMATS)}
+    return Draft202012Validator(schema, format_checker=checker)
+
+
+def _explain(error: SchemaError) -> Iterator[str]:
+    """One problem in the words a model needs: `quantity: expected at least 1, got 0`."""
+    path = _path(error.absolute_path)
+    expected: Any = error.validator_value
+    got: Any = error.instance
+    schema = error.schema
+    if error.validator == "required":
+        yield from (f"{path}{name} is missing" for name in expected if name not in got)
+    elif error.validator == "additionalProperties" and expected is False:
+        known = list(schema.get("properties", {})) if isinstance(schema, Mapping) else []
+        for name in (n for n in got if n not in known):
+            close = difflib.get_close_matches(name, known, 1)
+            yield f"{path}unknown argument {name!r}{f', did you mean {close[0]!r}?' if close else ''}"
+    elif error.validator == "type":
+        kinds = expected if isinstance(expected, list) else [expected]
+        yield f"{path}expected {' or '.join(map(kind_name, kinds))}, got {_short(got)}"
+    elif error.validator in ("enum", "const"):
+        values = expected if error.validator == "enum" else [expected]
+        yield f"{path}expected {' or '.join(map(short_json, values))}, got {_short(got)}"
+    elif error.validator in ("anyOf", "oneOf") and error.context:
+        closest = max(error.context, key=lambda e: len(e.path))
+        if closest.path:
+            yield from _explain(closest)
+        else:
+            wanted = dict.fromkeys(text for each in error.context for text in _explain(each))
+            yield _union(path, list(wanted), got)
+    else:
+        rule = {str(error.validator): expected}
+        words = ", ".join(text for kind in _KINDS_WITH_RULES for text in rules(rule, kind))
+        yield f"{path}expected {words}, got {_short(got)}" if words else f"{path}{error.message[:200]}"
+
+
+_KINDS_WITH_RULES = ("integer", "string", "array", "object")
+
+
+def _union(path: str, problems: list[str], got: Any) -> str:
+    starts, end = f"{path}expected ", f", got {_short(got)}"
+    wanted = [p.removeprefix(starts).removesuffix(end) for p in problems if p.startswith(starts)]
+    return f"{path}expected {' or '.join(dict.fromkeys(wanted)) or 'another form'}{end}"
+
+
+def _path(parts: Iterable[str | int]) -> str:
+    """`items[0].sku: `, or nothing for the arguments as a whole."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    return f"{text.removeprefix('.')}: " if text else ""
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=repr)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
