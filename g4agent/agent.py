@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import copy
+import hashlib
+import json
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,10 +22,11 @@ from g4agent.policy import Approve, Policy
 from g4agent.ports.runtime import ChatRuntime, Conversation, ConversationSetup, Sampling, TokenRuntime
 from g4agent.ports.sandbox import LimitName, Limits, Sandbox
 from g4agent.session import BoxPlan, RunResult, Service, Session, Workspace
+from g4agent.store.ids import session_id as new_id
 from g4agent.tools import Tool, ToolSet
 
 if TYPE_CHECKING:
-    from g4agent.store import Store
+    from g4agent.store import NewSession, Store, StoredSession
 
 T = TypeVar("T")
 
@@ -36,7 +39,7 @@ class Agent:
     """
 
     model: str | TokenRuntime | ChatRuntime = "nano"
-    """`[runtime:]model`: `nano`, a checkpoint folder or a hub id such as `google/gemma-4-E4B-it`; or a loaded runtime."""
+    """`[runtime:]model`, where model is `nano`, a checkpoint folder or a hub id; or a loaded runtime."""
     name: str = "agent"
     system: str = ""
     tools: Sequence[Tool] = ()
@@ -50,9 +53,9 @@ class Agent:
     budget: Budget = field(default_factory=Budget)
     sampling: Sampling = field(default_factory=Sampling)
     thinking: bool = False
-    store: str | Path | Store | None | bool = None
-    """None: the default store (`$G4AGENT_HOME`, else the user's data folder). A path or URL, or an open store. False: keep
-    nothing, for tests and benchmarks."""
+    store: str | Path | Store | bool | None = None
+    """None: the default store (`$G4AGENT_HOME`, else the user's data folder). Else a path or URL, or an open store.
+    False: keep nothing, for tests and benchmarks."""
     workspace: Workspace | Path | None = None
     """What a new session's workspace holds: a function of the seed, or a folder to copy."""
     services: Sequence[Service] = ()
@@ -78,7 +81,7 @@ class Agent:
         async with self.session() as session:
             return await session.run(prompt)
 
-    async def stream(self, prompt: str) -> AsyncIterator[Event]:
+    async def stream(self, prompt: str) -> AsyncGenerator[Event, None]:
         """Like `run`, yielding everything that happens."""
         async with self.session() as session, aclosing(session.stream(prompt)) as events:
             async for event in events:
@@ -102,7 +105,7 @@ class Agent:
             try:
                 while True:
                     try:
-                        yield portal.call(events.__anext__)
+                        yield portal.call(anext, events)
                     except StopAsyncIteration:
                         return
             finally:
@@ -111,7 +114,7 @@ class Agent:
     # Sessions ---------------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def session(self, session_id: str | None = None) -> AsyncIterator[Session]:
+    async def session(self, session_id: str | None = None) -> AsyncGenerator[Session, None]:
         """A new session, or a stored one by its id or a unique prefix of it.
 
         Raises:
@@ -133,52 +136,78 @@ class Agent:
     async def _open_session(
         self, session_id: str | None, runtime: TokenRuntime | ChatRuntime, conversation: Conversation
     ) -> Session:
-        from g4agent.store import NewSession
-
         store = await self.open_store()
         setup = ConversationSetup(self.system, tuple(self._toolset.values()), self.thinking)
-        sampling, thinking, next_step, interrupted = self.sampling, self.thinking, 0, False
-        unresolved: Sequence[Any] = ()
         if session_id is None:
             await conversation.begin(setup)
-            new = NewSession(
-                agent=self.name,
-                model=runtime.info.name,
-                fingerprint=runtime.info.fingerprint,
-                system=self.system,
-                thinking=thinking,
-                sampling=sampling,
+            new = self._new_session(runtime)
+            id = (
+                new_id(time.time_ns() // 1_000_000)
+                if store is None
+                else await _in_thread(lambda: store.create_session(new))
             )
-            session_id = new.id if store is None else await _in_thread(lambda: store.create_session(new))
-        else:
-            if store is None:
-                raise ConfigError("this agent keeps no sessions (store=False)", hint="Give it a store to resume from.")
-            stored = await _in_thread(lambda: store.session(session_id))
-            session_id, sampling, thinking = stored.id, stored.sampling, stored.thinking
-            if stored.fingerprint != runtime.info.fingerprint:
-                raise ConfigError(
-                    f"session {stored.id} was made with {stored.model}, not with {runtime.info.name}",
-                    hint=f"Resume it with --model {stored.model}; other weights would not read its tokens alike.",
-                )
-            tokens = await _in_thread(lambda: store.transcript(stored.id))
-            await conversation.restore(replace(setup, system=stored.system, thinking=thinking), tokens)
-            next_step, interrupted = stored.steps, stored.interrupted
-            unresolved = await _in_thread(lambda: store.open_calls(stored.id))
+            return self._session(id, runtime, conversation, store, self.sampling, self.thinking)
+        if store is None:
+            raise ConfigError("this agent keeps no sessions (store=False)", hint="Give it a store to resume from.")
+        stored = await _in_thread(lambda: store.session(session_id))
+        self._require_same_model(stored, runtime)
+        tokens = await _in_thread(lambda: store.transcript(stored.id))
+        await conversation.restore(replace(setup, system=stored.system, thinking=stored.thinking), tokens)
+        session = self._session(stored.id, runtime, conversation, store, stored.sampling, stored.thinking)
+        session.next_step = stored.steps
+        session.interrupted = stored.steps > 0 and (stored.verdict is None or stored.verdict.resumable)
+        session.unresolved = await _in_thread(lambda: store.open_calls(stored.id))
+        return session
+
+    def _new_session(self, runtime: TokenRuntime | ChatRuntime) -> NewSession:
+        from g4agent.store import NewSession
+
+        info = runtime.info
+        declared = json.dumps([[t.name, t.description, t.declaration.parameters] for t in self._toolset.values()])
+        return NewSession(
+            agent=self.name,
+            model=info.name,
+            fingerprint=info.fingerprint,
+            variant=info.variant,
+            system=self.system,
+            thinking=self.thinking,
+            sampling=self.sampling,
+            tools_hash=hashlib.sha256(declared.encode()).hexdigest(),
+        )
+
+    def _require_same_model(self, stored: StoredSession, runtime: TokenRuntime | ChatRuntime) -> None:
+        if stored.fingerprint != runtime.info.fingerprint:
+            raise ConfigError(
+                f"session {stored.id} was made with {stored.model}, not with {runtime.info.name}",
+                hint=f"Resume it with --model {stored.model}; other weights would not read its tokens alike.",
+            )
+        if stored.tools_hash != self._new_session(runtime).tools_hash:
+            raise ConfigError(
+                f"session {stored.id} was made with other tools",
+                hint="Resume it with the agent as it was: the declarations stand in its transcript.",
+            )
+
+    def _session(
+        self,
+        id: str,
+        runtime: TokenRuntime | ChatRuntime,
+        conversation: Conversation,
+        store: Store | None,
+        sampling: Sampling,
+        thinking: bool,
+    ) -> Session:
         return Session(
-            id=session_id,
+            id=id,
             model=runtime.info,
             conversation=conversation,
             tools=self._toolset,
-            box_plan=self._box_plan(session_id, store),
+            box_plan=self._box_plan(id, store),
             store=store,
             policy=self.policy,
             approve=self.approve,
             budget=self.budget,
             sampling=sampling,
             thinking=thinking,
-            next_step=next_step,
-            interrupted=interrupted,
-            unresolved=unresolved,
         )
 
     def _box_plan(self, session_id: str, store: Store | None) -> BoxPlan:
@@ -221,8 +250,8 @@ class Agent:
         if isinstance(self.store, Store):
             return self.store
         if self._open_store is None:
-            url = None if self.store in (None, True) else self.store
-            self._open_store = await _in_thread(lambda: Store.open(url))
+            place = None if isinstance(self.store, bool) else self.store
+            self._open_store = await _in_thread(lambda: Store.open(place))
         return self._open_store
 
     async def aclose(self) -> None:

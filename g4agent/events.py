@@ -1,4 +1,4 @@
-"""Everything that happens in a run, as one typed stream. `stream()`, `run()`, the CLI and the tests read the same events."""
+"""Everything that happens in a run, as one typed stream: `stream()`, `run()`, the CLI and the tests all read it."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import anyio
 
@@ -22,6 +23,7 @@ class Execution:
     """A call's result and what people may want to know about how it came about."""
 
     result: ToolResult
+    started: datetime
     seconds: float = 0.0
     output: str = ""
     """What a Python tool printed. The model does not see it."""
@@ -30,7 +32,7 @@ class Execution:
 
 def refused(call: ToolCall, error: ToolError) -> Execution:
     """The execution of a call that never ran."""
-    return Execution(ToolResult(call.id, call.name, error=error))
+    return Execution(ToolResult(call.id, call.name, error=error), datetime.now(UTC))
 
 
 async def execute(call: ToolCall, tool: Tool, box: Box | None, timeout: float) -> Execution:
@@ -38,13 +40,15 @@ async def execute(call: ToolCall, tool: Tool, box: Box | None, timeout: float) -
 
     Raises nothing but cancellation: exceptions, timeouts and a broken box become the call's error.
     """
-    started = time.monotonic()
+    started, clock = datetime.now(UTC), time.monotonic()
     try:
         if tool.where == "host":
             outcome = await _on_host(call, tool, timeout)
         elif isinstance(tool.target, CommandTarget):
             assert box is not None
-            outcome = _command_outcome(await box.exec(tool.target.expand(call.arguments), timeout=timeout), timeout)
+            outcome = _command_outcome(
+                await box.exec(tool.target.expand(tool.bind(call.arguments)), timeout=timeout), timeout
+            )
         else:
             assert box is not None
             outcome = await _python_in_box(call, tool.target, box, timeout)
@@ -52,7 +56,8 @@ async def execute(call: ToolCall, tool: Tool, box: Box | None, timeout: float) -
         outcome = _Outcome(error=ToolError("sandbox", f"the sandbox failed: {problem.message}"))
     return Execution(
         ToolResult(call.id, call.name, outcome.value, outcome.error),
-        time.monotonic() - started,
+        started,
+        time.monotonic() - clock,
         outcome.output,
         outcome.degraded,
     )

@@ -7,7 +7,7 @@ cancellation), every call has got its one result, the transcript is well formed,
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -60,7 +60,7 @@ class Step:
     finished: GenerationFinished | None = None
 
 
-async def plan(session: Session, turn: Turn) -> AsyncIterator[Event]:
+async def plan(session: Session, turn: Turn) -> AsyncGenerator[Event, None]:
     """Runs the tool loop of the present user turn until the turn has a verdict."""
     while turn.verdict is None:
         step = Step(session.next_step)
@@ -88,7 +88,7 @@ async def plan(session: Session, turn: Turn) -> AsyncIterator[Event]:
         yield StepFinished(step.index, step.usage)
 
 
-async def generate(session: Session, turn: Turn, step: Step) -> AsyncIterator[Event]:
+async def generate(session: Session, turn: Turn, step: Step) -> AsyncGenerator[Event, None]:
     """One model step. Leaves `step.finished` unset where the time budget runs out before the model is done."""
     spending, started = turn.spending, time.monotonic()
     limits = GenerationLimits(spending.step_tokens_left(), spending.thought_tokens_left(), session.sampling)
@@ -181,7 +181,7 @@ async def checkpoint(session: Session, turn: Turn, step: Step) -> None:
     turn.results += results
     turn.spending.add_step(step.usage, results)
     turn.verdict, turn.answer = judge(turn, step)
-    await session.commit_step(step.index, step.executions, step.calls, step.usage, step.text, turn.verdict, turn.answer)
+    await session.commit_step(step.calls, step.executions, step.usage, step.text, turn.verdict)
 
 
 def judge(turn: Turn, step: Step) -> tuple[Verdict | None, str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import anyio.to_thread
 
@@ -22,7 +24,7 @@ from g4agent.ports.runtime import Conversation, ModelInfo, Sampling
 from g4agent.ports.sandbox import Box, BoxSpec, LimitName, Limits, Sandbox
 from g4agent.store.records import CallRecord, StepRecord
 from g4agent.tools import PythonTarget, Tool, ToolSet
-from g4agent.verdict import Outcome, Verdict
+from g4agent.verdict import Verdict
 
 if TYPE_CHECKING:
     from g4agent.store import Store
@@ -78,9 +80,6 @@ class Session:
         budget: Budget,
         sampling: Sampling,
         thinking: bool,
-        next_step: int = 0,
-        interrupted: bool = False,
-        unresolved: Sequence[CallRecord] = (),
     ) -> None:
         self.id = id
         self.model = model
@@ -90,10 +89,11 @@ class Session:
         self.budget = budget
         self.sampling = sampling
         self.thinking = thinking
-        self.next_step = next_step
-        self.interrupted = interrupted
-        """True while a user turn has begun and not ended: it can be taken up with `stream(None)`."""
-        self._unresolved = {(c.name, _key(c.arguments)) for c in unresolved if c.effect == "once"}
+        self.next_step = 0
+        self.interrupted = False
+        """True while a user turn has begun and not ended: it can be taken up with `run(None)`."""
+        self.unresolved: Sequence[CallRecord] = ()
+        """Calls of an earlier process with unknown outcome. A `once` call among them runs again only if approved."""
         self._box_plan = box_plan
         self._box: Box | None = None
         self._store = store
@@ -111,13 +111,13 @@ class Session:
         assert isinstance(last, RunFinished)
         return RunResult(self.id, last.verdict, last.answer, last.usage, last.steps, tuple(results))
 
-    async def stream(self, prompt: str | None) -> AsyncIterator[Event]:
+    async def stream(self, prompt: str | None) -> AsyncGenerator[Event, None]:
         """Like `run`, yielding everything that happens. Leaving the loop early stops the run at a well-formed place."""
         async with aclosing(self._run(prompt, [])) as events:
             async for event in events:
                 yield event
 
-    async def _run(self, prompt: str | None, results: list[ToolResult]) -> AsyncIterator[Event]:
+    async def _run(self, prompt: str | None, results: list[ToolResult]) -> AsyncGenerator[Event, None]:
         from g4agent.planner import INTERRUPTED, Turn, plan
 
         turn = Turn(Spending(self.budget), results=results)
@@ -130,7 +130,7 @@ class Session:
             used = Usage(prompt_tokens=self.conversation.length - before)
             turn.spending.usage += used
             self.interrupted = True
-            await self._commit(StepRecord(self.next_step, "user", self.conversation.take_delta(), used, text=prompt))
+            await self._commit("user", prompt, used)
         yield RunStarted(self.id, self.model.name, prompt or "", self.thinking, self.sampling.seed)
         async with aclosing(plan(self, turn)) as events:
             async for event in events:
@@ -157,7 +157,7 @@ class Session:
         decision, reason = self.policy.decide(tool), "the policy asks about this tool"
         if decision == "deny":
             return f"the policy does not allow {tool.name}"
-        if (call.name, _key(call.arguments)) in self._unresolved:
+        if any(c.effect == "once" and same_call(c.call, call) for c in self.unresolved):
             decision, reason = "ask", "an earlier attempt at this very call was interrupted, its outcome is unknown"
         if decision == "allow":
             return None
@@ -192,64 +192,77 @@ class Session:
 
     async def journal(self, step: int, calls: Sequence[tuple[ToolCall, Tool]]) -> None:
         """Commits the intent of every call that has an effect, before any of them runs."""
-        intents = [_call_record(i, c, t) for i, (c, t) in enumerate(calls) if t.effect != "pure"]
+        intents = [_record(i, c, t) for i, (c, t) in enumerate(calls) if t.effect != "pure"]
         if self._store is not None and intents:
             await self._in_thread(self._store.record_intents, self.id, step, intents)
 
     async def commit_step(
         self,
-        index: int,
-        executions: Mapping[str, Execution],
         calls: Sequence[ToolCall],
+        executions: Mapping[str, Execution],
         usage: Usage,
         text: str,
         verdict: Verdict | None,
-        answer: str,
     ) -> None:
         """Commits a model step in one transaction: transcript, calls, results, usage, workspace, and the turn's end."""
-        self.next_step = index + 1
-        self.interrupted = verdict is None or verdict.outcome is Outcome.INTERRUPTED
+        self.interrupted = verdict is None or verdict.resumable
+        tools = [self.tools.get(call.name) for call in calls]
+        records = [_record(i, c, t, executions[c.id]) for i, (c, t) in enumerate(zip(calls, tools, strict=True))]
+        touched = any(t is not None and t.where == "sandbox" and t.effect != "pure" for t in tools)
+        workspace = await self._box.snapshot() if self._store and self._box and touched else None
+        await self._commit("model", text, usage, tuple(records), verdict, workspace)
+
+    async def end_turn(self, verdict: Verdict) -> None:
+        """Records the end of a turn whose last generation did not finish. It can be taken up again."""
+        self.interrupted = True
+        if self._store is not None:
+            await self._in_thread(self._store.end_run, self.id, verdict)
+
+    async def _commit(
+        self,
+        kind: Literal["user", "model"],
+        text: str,
+        usage: Usage,
+        calls: tuple[CallRecord, ...] = (),
+        verdict: Verdict | None = None,
+        workspace: bytes | None = None,
+    ) -> None:
+        index, self.next_step = self.next_step, self.next_step + 1
         delta = self.conversation.take_delta()
-        if self._store is None:
-            return
-        tools = [self.tools.get(c.name) for c in calls]
-        records = [_call_record(i, c, t, executions[c.id]) for i, (c, t) in enumerate(zip(calls, tools, strict=True))]
-        ran = [t for c, t in zip(calls, tools, strict=True) if t and t.where == "sandbox" and t.effect != "pure"]
-        workspace = await self._box.snapshot() if self._box is not None and ran else None
-        await self._commit(StepRecord(index, "model", delta, usage, text, tuple(records), workspace, verdict, answer))
-
-    async def end_turn(self, verdict: Verdict, answer: str = "") -> None:
-        """Records how the turn ended. An interrupted one can be taken up again."""
-        self.interrupted = verdict.outcome is Outcome.INTERRUPTED
         if self._store is not None:
-            await self._in_thread(self._store.end_turn, self.id, verdict, answer)
-
-    async def _commit(self, record: StepRecord) -> None:
-        self.next_step = record.index + 1
-        if self._store is not None:
-            await self._in_thread(self._store.commit_step, self.id, record)
+            step = StepRecord(
+                session_id=self.id,
+                index=index,
+                kind=kind,
+                text=text,
+                delta=delta,
+                usage=usage,
+                calls=calls,
+                verdict=verdict,
+                workspace=workspace,
+            )
+            await self._in_thread(self._store.commit_step, step)
 
     @staticmethod
     async def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
         return await anyio.to_thread.run_sync(partial(function, *args))
 
 
-def _key(arguments: Mapping[str, Any]) -> str:
-    import json
+def same_call(one: ToolCall, other: ToolCall) -> bool:
+    """Whether two calls ask for the same thing, whatever their ids."""
+    arguments = [json.dumps(call.arguments, sort_keys=True) for call in (one, other)]
+    return one.name == other.name and arguments[0] == arguments[1]
 
-    return json.dumps(arguments, sort_keys=True)
 
-
-def _call_record(index: int, call: ToolCall, tool: Tool | None, execution: Execution | None = None) -> CallRecord:
+def _record(index: int, call: ToolCall, tool: Tool | None, execution: Execution | None = None) -> CallRecord:
     return CallRecord(
         index=index,
-        call_id=call.id,
-        name=call.name,
-        arguments=dict(call.arguments),
+        call=call,
         effect=tool.effect if tool else None,
         where=tool.where if tool else None,
         result=execution.result if execution else None,
-        seconds=execution.seconds if execution else 0.0,
+        started=execution.started if execution else datetime.now(UTC),
+        finished=execution.started + timedelta(seconds=execution.seconds) if execution else None,
     )
 
 

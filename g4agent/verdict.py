@@ -46,5 +46,10 @@ class Verdict:
         return self.outcome is Outcome.DONE
 
     @property
+    def resumable(self) -> bool:
+        """Whether the run stopped in the middle, so that it can go on where it was."""
+        return self.outcome in (Outcome.INTERRUPTED, Outcome.BUDGET, Outcome.MODEL_ERROR, Outcome.INFRASTRUCTURE)
+
+    @property
     def exit_code(self) -> int:
         return EXIT_CODES[self.outcome]

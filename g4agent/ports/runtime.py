@@ -6,7 +6,7 @@ A *chat runtime* only speaks chat messages and brings its own `Conversation`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
@@ -22,12 +22,13 @@ STOP_IDS = frozenset({1, 106, 50})
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a loaded model is. `fingerprint` names weights and tokenizer, so that stored tokens and pages can be matched."""
+    """What a loaded model is."""
 
     name: str
     fingerprint: str
+    """Names weights and tokenizer, so that a stored transcript is never read by others."""
     variant: Literal["small", "large"]
-    """Which thinking-off cue the model was trained with: E2B, E4B and nano are small; 12B, 26B-A4B and 31B are large."""
+    """Decides how the model is told not to think: E2B, E4B and nano are small; 12B, 26B-A4B and 31B are large."""
     context_length: int
     """Tokens that fit in one session."""
     parameters: int
@@ -106,7 +107,7 @@ class TokenEngine(Protocol):
         """Adds forced tokens. Raises ContextOverflowError, with nothing appended, if they do not fit."""
         ...
 
-    def generate(self, request: GenerateRequest) -> AsyncIterator[SampledToken]:
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[SampledToken, None]:
         """Samples until a stop id (which is yielded and kept), `max_tokens`, or the end of the context window.
 
         A yielded token is part of `tokens`. Closing the iterator early leaves exactly the yielded tokens.
@@ -118,7 +119,7 @@ class TokenEngine(Protocol):
         ...
 
     async def truncate(self, length: int) -> None:
-        """Cuts the sequence back to `length` tokens; what cannot be restored from a mark is computed again when needed."""
+        """Cuts the sequence back to `length` tokens. What no mark can restore is computed again when it is needed."""
         ...
 
     async def close(self) -> None: ...
@@ -185,8 +186,8 @@ class Conversation(Protocol):
         """Answers every call of the last generation, in order."""
         ...
 
-    def generate(self, step: int, limits: GenerationLimits) -> AsyncIterator[ModelEvent]:
-        """One model step; the last event is `GenerationFinished`. Closing it early leaves the step unfinished: `rewind`."""
+    def generate(self, step: int, limits: GenerationLimits) -> AsyncGenerator[ModelEvent, None]:
+        """One model step; its last event is `GenerationFinished`. Close it before that and `rewind` must follow."""
         ...
 
     async def rewind(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from g4agent.errors import ConversationError
@@ -90,7 +90,7 @@ class _ScriptedConversation:
         self._last = results
         self._model.results += results
 
-    async def generate(self, step: int, limits: GenerationLimits) -> AsyncIterator[ModelEvent]:
+    async def generate(self, step: int, limits: GenerationLimits) -> AsyncGenerator[ModelEvent, None]:
         model = self._model
         if model.position >= len(model.script):
             raise ConversationError("the script is over", hint="Add a reply to the ScriptedModel's script.")

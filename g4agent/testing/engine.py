@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -66,7 +66,7 @@ class ScriptedEngine:
             raise ContextOverflowError(f"{len(ids)} tokens do not fit after {len(self._tokens)}")
         self._tokens += ids
 
-    async def generate(self, request: GenerateRequest) -> AsyncIterator[SampledToken]:
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[SampledToken, None]:
         runtime = self._runtime
         if runtime.position >= len(runtime.script):
             raise ConversationError("the script is over", hint="Add a piece to the ScriptedRuntime's script.")
