@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from g4agent.events import Usage
-from g4agent.messages import ToolCall, ToolResult
+from g4agent.messages import JsonValue, ToolResult
 from g4agent.ports.runtime import Sampling, TranscriptDelta
-from g4agent.verdict import Verdict
+from g4agent.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
     from g4agent.tools import Effect
@@ -53,6 +54,11 @@ class StoredSession(NewSession):
     verdict: Verdict | None
     """How the last run ended; None while it has not."""
 
+    @property
+    def interrupted(self) -> bool:
+        """True where a user turn has begun and not come to its end, so that it can be taken up again."""
+        return self.steps > 0 and (self.verdict is None or self.verdict.outcome is Outcome.INTERRUPTED)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionSummary:
@@ -80,17 +86,23 @@ class CallRecord:
 
     index: int
     """Place among the calls of its step."""
-    call: ToolCall
+    call_id: str
+    name: str
+    arguments: Mapping[str, JsonValue]
     effect: Effect | None = None
     """None where the tool is not known."""
     where: Literal["sandbox", "host"] | None = None
-    """None where the call was never run."""
+    """None where the tool is not known."""
     result: ToolResult | None = None
+    output: str = ""
+    """What the tool printed; the model has not seen it."""
     started: datetime | None = None
-    finished: datetime | None = None
+    """When it began to run; of an intent, when it was journaled."""
+    seconds: float = 0.0
+    """Time that the call took."""
 
     def __post_init__(self) -> None:
-        assert self.result is None or (self.result.call_id, self.result.name) == (self.call.id, self.call.name)
+        assert self.result is None or (self.result.call_id, self.result.name) == (self.call_id, self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,24 +112,23 @@ class StoredCall(CallRecord):
     step: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class StepRecord:
     """Everything that one step changes. It is committed as a whole or not at all."""
 
-    session_id: str
     index: int
     """Steps are counted from 0 within the session, user turns and model steps alike."""
     kind: Literal["user", "model"]
-    text: str
-    """The prompt of a user turn; the visible text of a model step."""
     delta: TranscriptDelta
     usage: Usage = field(default_factory=Usage)
+    text: str = ""
+    """The prompt of a user turn; the visible text of a model step."""
     calls: tuple[CallRecord, ...] = ()
     """All calls of the step, each with its result."""
-    verdict: Verdict | None = None
-    """Set where the step ended the run."""
     workspace: bytes | None = None
     """Snapshot of the workspace after the step; None: as before."""
+    verdict: Verdict | None = None
+    """Set where the step ended the run."""
 
     def __post_init__(self) -> None:
         assert self.index >= 0 and self.delta.start >= 0

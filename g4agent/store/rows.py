@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
+
+from sqlalchemy import RowMapping
 
 from g4agent.events import Usage
-from g4agent.messages import ToolCall, ToolError, ToolResult
+from g4agent.messages import ToolError, ToolResult
 from g4agent.ports.runtime import Sampling, TranscriptDelta
 from g4agent.store.records import CallRecord, SessionSummary, StepRecord, StoredCall, StoredSession, StoredStep
 from g4agent.verdict import Outcome, Verdict
 
-Row = Mapping[str, Any]
+Row: TypeAlias = RowMapping
 
 TITLE_LENGTH = 200
 
@@ -34,11 +37,11 @@ def first_progress(session_id: str, now: datetime) -> dict[str, Any]:
     }
 
 
-def advance(step: StepRecord, now: datetime, workspace: str | None) -> dict[str, Any]:
+def advance(session_id: str, step: StepRecord, now: datetime, workspace: str | None) -> dict[str, Any]:
     """Parameters of `statements.ADVANCE`."""
     usage, delta = step.usage, step.delta
     return {
-        "p_session": step.session_id,
+        "p_session": session_id,
         "p_step": step.index,
         "p_start": delta.start,
         "p_end": delta.start + len(delta.tokens),
@@ -63,10 +66,10 @@ def verdict(value: Verdict | None) -> dict[str, Any]:
     return {"outcome": None, "reason": ""} if value is None else {"outcome": value.outcome, "reason": value.reason}
 
 
-def step(record: StepRecord, now: datetime) -> dict[str, Any]:
+def step(session_id: str, record: StepRecord, now: datetime) -> dict[str, Any]:
     """A row of `steps`."""
     return {
-        "session_id": record.session_id,
+        "session_id": session_id,
         "step": record.index,
         "created": now,
         "kind": record.kind,
@@ -81,25 +84,31 @@ def call(session_id: str, step: int, record: CallRecord) -> dict[str, Any]:
     result = record.result
     return {
         "session_id": session_id,
-        "call_id": record.call.id,
         "step": step,
         "position": record.index,
-        "name": record.call.name,
-        "arguments": dict(record.call.arguments),
+        "call_id": record.call_id,
+        "name": record.name,
+        "arguments": dict(record.arguments),
         "effect": record.effect,
         "ran_in": record.where,
         "state": "intended" if result is None else "done",
         "result": None if result is None else result.value,
         "error": None if result is None or result.error is None else asdict(result.error),
+        "output": record.output,
         "started": record.started,
-        "finished": record.finished,
+        "seconds": record.seconds,
     }
 
 
-def transcript(session_id: str, delta: TranscriptDelta) -> dict[str, Any]:
+def identity(call_id: str, name: str, arguments: Mapping[str, Any]) -> str:
+    """Equal for two tries of the very same call, and for these only."""
+    return json.dumps([call_id, name, arguments], sort_keys=True)
+
+
+def transcript(session_id: str, step: int, delta: TranscriptDelta) -> dict[str, Any]:
     """A row of `transcript`."""
     packed = struct.pack(f"<{len(delta.tokens)}i", *delta.tokens)
-    return {"session_id": session_id, "start": delta.start, "ids": packed}
+    return {"session_id": session_id, "step": step, "start": delta.start, "ids": packed}
 
 
 def joined_transcript(deltas: Iterable[tuple[int, bytes]]) -> list[int]:
@@ -176,10 +185,13 @@ def stored_call(row: Row) -> StoredCall:
     return StoredCall(
         step=row["step"],
         index=row["position"],
-        call=ToolCall(row["call_id"], row["name"], row["arguments"]),
+        call_id=row["call_id"],
+        name=row["name"],
+        arguments=row["arguments"],
         effect=row["effect"],
         where=row["ran_in"],
         result=result,
+        output=row["output"],
         started=row["started"],
-        finished=row["finished"],
+        seconds=row["seconds"],
     )

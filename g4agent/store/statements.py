@@ -5,7 +5,7 @@ Parameters that are not the value of one column are named `p_…`.
 
 from __future__ import annotations
 
-from sqlalchemy import and_, bindparam, case, delete, exists, func, insert, select, update
+from sqlalchemy import bindparam, case, delete, exists, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from g4agent.store.tables import BLOBS, CALLS, PROGRESS, SESSIONS, STEPS, TRANSCRIPT
@@ -14,19 +14,16 @@ ADD_SESSION = insert(SESSIONS)
 ADD_PROGRESS = insert(PROGRESS)
 ADD_STEP = insert(STEPS)
 ADD_TRANSCRIPT = insert(TRANSCRIPT)
+ADD_CALL = insert(CALLS)
 ADD_BLOB = upsert(BLOBS).on_conflict_do_nothing()
-
-# True where the session stands exactly before step `p_step` and a change of the transcript from `p_start` on leaves no
-# gap. It makes a commit a compare-and-swap: of two processes that go on with one session, the second is refused.
-_STANDS_HERE = and_(
-    PROGRESS.c.session_id == bindparam("p_session"),
-    PROGRESS.c.steps == bindparam("p_step"),
-    PROGRESS.c.tokens >= bindparam("p_start"),
-)
 
 ADVANCE = (
     update(PROGRESS)
-    .where(_STANDS_HERE)
+    .where(
+        PROGRESS.c.session_id == bindparam("p_session"),
+        PROGRESS.c.steps == bindparam("p_step"),
+        PROGRESS.c.tokens >= bindparam("p_start"),
+    )
     .values(
         updated=bindparam("p_now"),
         title=case((PROGRESS.c.title == "", bindparam("p_title")), else_=PROGRESS.c.title),
@@ -41,10 +38,8 @@ ADVANCE = (
         workspace=func.coalesce(bindparam("p_workspace"), PROGRESS.c.workspace),
     )
 )
-"""Counts a step in; no row is changed where the session does not stand before it."""
-
-EXTEND = update(PROGRESS).where(_STANDS_HERE).values(updated=bindparam("p_now"), tokens=bindparam("p_end"))
-"""Changes the transcript in the middle of a step, under the same condition."""
+"""Counts a step in. No row is changed unless the session stands right before the step and its transcript reaches to
+`p_start`: a compare-and-swap, so that of two processes that go on with one session the second is refused."""
 
 SET_VERDICT = (
     update(PROGRESS)
@@ -52,24 +47,13 @@ SET_VERDICT = (
     .values(updated=bindparam("p_now"), outcome=bindparam("p_outcome"), reason=bindparam("p_reason"))
 )
 
-_intent = upsert(CALLS)
-ADD_INTENT = _intent.on_conflict_do_update(
-    index_elements=[CALLS.c.session_id, CALLS.c.call_id],
-    set_={"started": _intent.excluded.started},
-    where=and_(
-        CALLS.c.state == "intended",
-        CALLS.c.name == _intent.excluded.name,
-        CALLS.c.arguments == _intent.excluded.arguments,
-    ),
+OPEN_INTENTS = select(CALLS.c.seq, CALLS.c.call_id, CALLS.c.name, CALLS.c.arguments).where(
+    CALLS.c.session_id == bindparam("p_session"),
+    CALLS.c.step == bindparam("p_step"),
+    CALLS.c.state == "intended",
 )
-"""Journals a call. A second try of the very same call is allowed; another call under its id changes no row."""
-
-_done = upsert(CALLS)
-ADD_CALL = _done.on_conflict_do_update(
-    index_elements=[CALLS.c.session_id, CALLS.c.call_id],
-    set_={column.name: _done.excluded[column.name] for column in CALLS.c if not column.primary_key},
-)
-"""Writes a call with its result, over its intent if there is one."""
+UPDATE_CALL = update(CALLS).where(CALLS.c.seq == bindparam("p_seq"))
+"""Sets the columns that are among its parameters."""
 
 DROP_BLOB = delete(BLOBS).where(
     BLOBS.c.sha256 == bindparam("p_sha256"),

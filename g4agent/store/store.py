@@ -23,7 +23,6 @@ from typing import Any
 from sqlalchemy import URL, Connection, delete, select
 
 from g4agent.errors import SessionNotFoundError, StoreError
-from g4agent.ports.runtime import TranscriptDelta
 from g4agent.store import rows, statements
 from g4agent.store.database import connect, locate, translated_errors
 from g4agent.store.ids import session_id as new_session_id
@@ -51,10 +50,11 @@ class Store:
     """
 
     def __init__(self, connection: Connection, location: str) -> None:
+        self.location = location
+        """Path of the file, as errors name it."""
         self._connection = connection
         self._lock = threading.Lock()
         self._last_id_time = 0
-        self.location = location
 
     @classmethod
     def open(cls, place: str | os.PathLike[str] | None = None, *, busy_seconds: float = 10.0) -> Store:
@@ -98,59 +98,42 @@ class Store:
             db.execute(statements.ADD_PROGRESS, rows.first_progress(key, now))
         return key
 
-    def record_intents(
-        self, session_id: str, step: int, calls: Sequence[CallRecord], delta: TranscriptDelta | None = None
-    ) -> None:
+    def record_intents(self, session_id: str, step: int, calls: Sequence[CallRecord]) -> None:
         """Journals calls before they run, in a commit of its own.
 
-        Args:
-            session_id: The full id.
-            step: Index of the step that is under way, that is of the next one to be committed.
-            calls: Calls of the step, without results. The same call may be journaled again, to be tried again.
-            delta: What the model wrote, where the transcript is to be kept along with the calls: then a crash leaves it
-                ending in them, and a resumed session answers them instead of generating the step anew.
+        `step` is the index of the step under way, that is of the next one to be committed. An intent without a result
+        stays, whatever becomes of the step; only another try of the very same call takes its place.
         """
         now = datetime.now(UTC)
         with self._writing() as db:
-            if delta is None:
-                self._check_position(db, session_id, step, start=0)
-            else:
-                position = {"p_session": session_id, "p_step": step, "p_start": delta.start}
-                end = delta.start + len(delta.tokens)
-                if not db.execute(statements.EXTEND, {**position, "p_end": end, "p_now": now}).rowcount:
-                    self._check_position(db, session_id, step, delta.start)
-                db.execute(statements.ADD_TRANSCRIPT, rows.transcript(session_id, delta))
-            for call in calls:
-                row = rows.call(session_id, step, call)
-                if not db.execute(statements.ADD_INTENT, row).rowcount:
-                    raise StoreError(
-                        f"Another call is journaled as {call.call.id} in session {session_id}.",
-                        hint="Finish or discard the open calls of the session before its next step.",
-                    )
+            self._check_position(db, session_id, step, start=0)
+            intents = [rows.call(session_id, step, call) | {"started": now} for call in calls]
+            self._write_calls(db, session_id, step, intents)
 
-    def commit_step(self, step: StepRecord) -> None:
+    def commit_step(self, session_id: str, step: StepRecord) -> None:
         """Commits a step: transcript, step, calls with results, totals, workspace and verdict, all or nothing.
 
         Raises StoreError if the step is not the session's next one, or its transcript would leave a gap.
         """
-        old_snapshot = self._workspace_name(step.session_id) if step.workspace is not None else None
+        old_snapshot = None if step.workspace is None else self._workspace_name(session_id)
         snapshot = _Snapshot.of(step.workspace, old_snapshot)
         now = datetime.now(UTC)
         with self._writing() as db:
             if snapshot is not None:
                 db.execute(statements.ADD_BLOB, snapshot.row)
-            values = rows.advance(step, now, snapshot.name if snapshot else None)
+            values = rows.advance(session_id, step, now, snapshot.name if snapshot else None)
             if not db.execute(statements.ADVANCE, values).rowcount:
-                self._check_position(db, step.session_id, step.index, step.delta.start)
-            db.execute(statements.ADD_STEP, rows.step(step, now))
-            db.execute(statements.ADD_TRANSCRIPT, rows.transcript(step.session_id, step.delta))
+                self._check_position(db, session_id, step.index, step.delta.start)
+            db.execute(statements.ADD_STEP, rows.step(session_id, step, now))
+            db.execute(statements.ADD_TRANSCRIPT, rows.transcript(session_id, step.index, step.delta))
             if step.calls:
-                db.execute(statements.ADD_CALL, [rows.call(step.session_id, step.index, call) for call in step.calls])
+                results = [rows.call(session_id, step.index, call) for call in step.calls]
+                self._write_calls(db, session_id, step.index, results)
             if snapshot is not None and old_snapshot is not None:
                 db.execute(statements.DROP_BLOB, {"p_sha256": old_snapshot})
 
-    def set_verdict(self, session_id: str, verdict: Verdict) -> None:
-        """Says how the run ended, where that is known only after its last step, or outside of any."""
+    def end_turn(self, session_id: str, verdict: Verdict) -> None:
+        """Records how the last user turn ended, where its last step did not say so."""
         values = {f"p_{name}": value for name, value in rows.verdict(verdict).items()}
         with self._writing() as db:
             result = db.execute(statements.SET_VERDICT, {"p_session": session_id, "p_now": datetime.now(UTC), **values})
@@ -222,7 +205,7 @@ class Store:
         query = (
             select(TRANSCRIPT.c.start, TRANSCRIPT.c.ids)
             .where(TRANSCRIPT.c.session_id == session_id)
-            .order_by(TRANSCRIPT.c.seq)
+            .order_by(TRANSCRIPT.c.step)
         )
         with self._reading() as db:
             return rows.joined_transcript((start, ids) for start, ids in db.execute(query))
@@ -253,6 +236,18 @@ class Store:
         with self._reading() as db:
             name: str | None = db.execute(statements.WORKSPACE_NAME, {"p_session": session_id}).scalar()
         return name
+
+    @staticmethod
+    def _write_calls(db: Connection, session_id: str, step: int, calls: Sequence[dict[str, Any]]) -> None:
+        """Writes calls over their own open intents, or as new rows."""
+        open_intents = db.execute(statements.OPEN_INTENTS, {"p_session": session_id, "p_step": step})
+        known = {rows.identity(call_id, name, arguments): seq for seq, call_id, name, arguments in open_intents}
+        for call in calls:
+            seq = known.get(rows.identity(call["call_id"], call["name"], call["arguments"]))
+            if seq is None:
+                db.execute(statements.ADD_CALL, call)
+            else:
+                db.execute(statements.UPDATE_CALL, {**call, "p_seq": seq})
 
     def _check_position(self, db: Connection, session_id: str, step: int, start: int) -> None:
         """Raises the error that says why a step, or a change of the transcript from `start` on, does not fit here."""

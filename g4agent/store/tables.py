@@ -39,10 +39,10 @@ class Base(SQLModel, registry=registry(metadata=MetaData(naming_convention=NAMIN
     """Keeps these tables out of the default metadata, where an application's own SQLModel tables live."""
 
 
-def _owner(*, primary_key: bool = False, index: bool = False) -> Any:
+def _owner(*, primary_key: bool = False) -> Any:
     """Column that names the session a row belongs to; the row goes when the session goes."""
     reference = ForeignKey("sessions.id", ondelete="CASCADE")
-    return Field(primary_key=primary_key, index=index, sa_column_args=[reference])
+    return Field(primary_key=primary_key, sa_column_args=[reference])
 
 
 class SessionRow(Base, table=True):
@@ -113,36 +113,39 @@ class StepRow(Base, table=True):
 
 
 class CallRow(Base, table=True):
-    """One tool call: `state` is `intended`, then `done`."""
+    """One tool call: `state` is `intended`, then `done`.
+
+    Call ids are unique within a session, but for one case: a step that was cut off by a crash is generated anew, and
+    other calls may come to have the ids of those that were journaled then. Both are kept.
+    """
 
     __tablename__ = "calls"
+    __table_args__ = (Index(None, "session_id", "step", "position"),)
 
-    session_id: str = _owner(primary_key=True)
-    call_id: str = Field(primary_key=True)
+    seq: int | None = Field(default=None, primary_key=True)
+    session_id: str = _owner()
     step: int
     position: int
+    call_id: str
     name: str
     arguments: dict[str, Any] = Field(sa_type=JSON)
     effect: str | None
     ran_in: str | None
     state: str
-    result: Any = Field(sa_type=JSON(none_as_null=True), nullable=True)  # type: ignore[call-overload]
-    error: dict[str, Any] | None = Field(sa_type=JSON(none_as_null=True))  # type: ignore[call-overload]
+    result: Any = Field(sa_type=JSON(none_as_null=True), nullable=True)
+    error: dict[str, Any] | None = Field(sa_type=JSON(none_as_null=True))
+    output: str
     started: datetime | None = Field(sa_type=UtcDateTime)
-    finished: datetime | None = Field(sa_type=UtcDateTime)
+    seconds: float
 
 
 class TranscriptRow(Base, table=True):
-    """A change of the transcript: `ids` (packed little-endian int32) replace everything from `start` on.
-
-    `seq` grows with every row of the database, so it orders the rows of a session.
-    """
+    """A step's change of the transcript: `ids` (packed little-endian int32) replace everything from `start` on."""
 
     __tablename__ = "transcript"
-    __table_args__ = (Index(None, "session_id", "seq"),)
 
-    seq: int | None = Field(default=None, primary_key=True)
-    session_id: str = _owner()
+    session_id: str = _owner(primary_key=True)
+    step: int = Field(primary_key=True)
     start: int
     ids: bytes
 

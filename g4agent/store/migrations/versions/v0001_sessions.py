@@ -69,10 +69,11 @@ def upgrade() -> None:
     )
     op.create_table(
         "calls",
+        sa.Column("seq", sa.Integer, nullable=False),
         sa.Column("session_id", sa.String, nullable=False),
-        sa.Column("call_id", sa.String, nullable=False),
         sa.Column("step", sa.Integer, nullable=False),
         sa.Column("position", sa.Integer, nullable=False),
+        sa.Column("call_id", sa.String, nullable=False),
         sa.Column("name", sa.String, nullable=False),
         sa.Column("arguments", sa.JSON, nullable=False),
         sa.Column("effect", sa.String),
@@ -80,18 +81,19 @@ def upgrade() -> None:
         sa.Column("state", sa.String, nullable=False),
         sa.Column("result", sa.JSON),
         sa.Column("error", sa.JSON),
+        sa.Column("output", sa.String, nullable=False),
         sa.Column("started", sa.DateTime),
-        sa.Column("finished", sa.DateTime),
-        sa.PrimaryKeyConstraint("session_id", "call_id", name="pk_calls"),
+        sa.Column("seconds", sa.Float, nullable=False),
+        sa.PrimaryKeyConstraint("seq", name="pk_calls"),
         sa.ForeignKeyConstraint(["session_id"], ["sessions.id"], name="fk_calls_session_id", ondelete="CASCADE"),
     )
+    op.create_index("ix_calls_session_id_step_position", "calls", ["session_id", "step", "position"])
     op.create_table(
         "transcript",
-        sa.Column("seq", sa.Integer, nullable=False),
         sa.Column("session_id", sa.String, nullable=False),
+        sa.Column("step", sa.Integer, nullable=False),
         sa.Column("start", sa.Integer, nullable=False),
         sa.Column("ids", sa.LargeBinary, nullable=False),
-        sa.PrimaryKeyConstraint("seq", name="pk_transcript"),
+        sa.PrimaryKeyConstraint("session_id", "step", name="pk_transcript"),
         sa.ForeignKeyConstraint(["session_id"], ["sessions.id"], name="fk_transcript_session_id", ondelete="CASCADE"),
     )
-    op.create_index("ix_transcript_session_id_seq", "transcript", ["session_id", "seq"])
