@@ -140,7 +140,7 @@ class Parser:
     def __init__(self, tokenizer: Tokenizer, initial_state: State = State.TEXT) -> None:
         assert initial_state not in (State.CALL, State.END)
         self._detokenizer = Detokenizer(tokenizer)
-        self._state = initial_state
+        self._state: State = initial_state
         self._label = ""
         self._payload: list[Segment] = []
         self._run: list[str] = []
