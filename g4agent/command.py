@@ -82,10 +82,10 @@ class CommandTarget:
                 expanded.append(argument.format())
             elif argument == f"{{{places[0]}}}":
                 value = values.get(places[0], [])
-                texts = [_text(places[0], v) for v in (value if isinstance(value, list) else [value])]
+                elements = value if isinstance(value, list) else [value]
                 if "--" not in expanded:
-                    _refuse_options(places[0], value if isinstance(value, list) else [value])
-                expanded.extend(texts)
+                    _refuse_options(places[0], elements)
+                expanded.extend(_text(places[0], element) for element in elements)
             elif all(name in values for name in places):
                 expanded.append(argument.format(**{name: _text(name, values[name]) for name in places}))
         return expanded
@@ -115,7 +115,8 @@ def _text(name: str, value: Any) -> str:
         return value
     if isinstance(value, dict | list):
         raise InvalidArguments(f"{name}: expected text, a number or a boolean")
-    return json.dumps(value)
+    whole = isinstance(value, float) and value.is_integer()  # 3.0 is a valid integer in JSON Schema
+    return json.dumps(int(value) if whole else value)
 
 
 def _refuse_options(name: str, values: Sequence[Any]) -> None:

@@ -22,6 +22,8 @@ MAX_DEPTH = 8
 """Objects and lists inside one another; deeper ones are cut. A `$ref` inside itself is cut at once."""
 MAX_NODES = 1000
 """Values described in one declaration, which keeps it finite and readable whatever the schema does."""
+MAX_SIGNATURE = 240
+"""Characters of a signature with its objects spelled out."""
 
 _UNSAID = (
     "not",
@@ -78,23 +80,26 @@ def declare(schema: Schema) -> Declaration:
 
 
 def signature_text(name: str, parameters: Schema) -> str:
-    """A declared tool in one line: `add_to_cart(sku: string, quantity?: integer)`."""
-    return f"{name}({_parameters_text(parameters)})"
+    """A declared tool in one line: `add_to_cart(sku: string, quantity?: integer)`. Objects inside are spelled out
+    where the line stays short."""
+    text = f"{name}({_parameters_text(parameters, deep=True)})"
+    return text if len(text) <= MAX_SIGNATURE else f"{name}({_parameters_text(parameters, deep=False)})"
 
 
-def _parameters_text(node: Schema) -> str:
+def _parameters_text(node: Schema, deep: bool) -> str:
     required = node["required"]
     return ", ".join(
-        f"{name}{'' if name in required else '?'}: {_type_text(each)}" for name, each in node["properties"].items()
+        f"{name}{'' if name in required else '?'}: {_type_text(each, deep)}"
+        for name, each in node["properties"].items()
     )
 
 
-def _type_text(node: Schema) -> str:
+def _type_text(node: Schema, deep: bool) -> str:
     if node["type"] == "array":
-        inner = _type_text(node["items"])
+        inner = _type_text(node["items"], deep)
         text = f"({inner})[]" if "|" in inner else f"{inner}[]"
-    elif node["type"] == "object" and node["properties"]:
-        text = f"{{{_parameters_text(node)}}}"
+    elif node["type"] == "object" and node["properties"] and deep:
+        text = f"{{{_parameters_text(node, deep)}}}"
     else:
         text = "|".join(short_json(v) for v in node["enum"]) if "enum" in node else str(node["type"])
     return f"{text}|null" if node.get("nullable") else text
@@ -133,7 +138,7 @@ class _Writer:
                 self.note(path, f"the rule '{keyword}' is not shown")
         variants = list(self._variants(flat, path, trail))
         values = [v for v in variants if v.kind != "null"]
-        node: dict[str, Any] = {"description": "null", "type": "string"}
+        node: dict[str, Any] = {"description": "null" if variants else "no value is valid", "type": "string"}
         if values:
             node = self._write_variants(values, flat, path, depth)
         if len(values) < len(variants):
@@ -238,7 +243,7 @@ class _Writer:
                 for part in flat[keyword]:
                     self.nodes += 1
                     if self.nodes > MAX_NODES:
-                        return
+                        part = _cut(as_mapping(part), "or another form")
                     alternative, inner = self._flatten(merge(as_mapping(part), base), path, trail)
                     yield from self._variants(alternative, path, inner)
                 return
@@ -338,7 +343,8 @@ def _phrase(kind: str, schema: Schema) -> str:
         return " or ".join(short_json(value) for value in schema["enum"])
     if kind == "object" and schema.get("properties"):
         return _shape(schema)
-    return ", ".join([kind_name(kind), *_remarks(schema, kind)])
+    remarks = _remarks(schema, kind)
+    return ", ".join(remarks if remarks and kind == "string" else [kind_name(kind), *remarks])
 
 
 def _a_type(node: Schema) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _LONGEST_VALUE = 60
+_MOST_VALUES = 20
 
 _FORMATS = {
     "date": "date, e.g. 2026-01-31",
@@ -46,7 +47,7 @@ def rules(schema: Mapping[str, Any], kind: str) -> Iterator[str]:
         yield from _count(schema, "minProperties", "maxProperties", "key")
     if "enum" in schema and kind != "string":
         values = schema["enum"]
-        shown = ", ".join(short_json(v) for v in values)
+        shown = ", ".join(short_json(v) for v in values[:_MOST_VALUES]) + (", …" if len(values) > _MOST_VALUES else "")
         yield f"always {shown}" if len(values) == 1 else f"one of {shown}"
 
 
@@ -61,7 +62,7 @@ def hints(schema: Mapping[str, Any]) -> Iterator[str]:
 
 def kind_name(kind: str) -> str:
     """The JSON type in words: "an integer"."""
-    return _KINDS[kind]
+    return _KINDS.get(kind, kind)
 
 
 def short_json(value: Any) -> str:
@@ -78,8 +79,10 @@ def sentence(text: str, remarks: Sequence[str]) -> str:
 
 
 def _range(schema: Mapping[str, Any]) -> Iterator[str]:
-    low, high = schema.get("minimum"), schema.get("maximum")
-    above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
+    low, high, above, below = (
+        None if (limit := schema.get(key)) is None else _number(limit)
+        for key in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+    )
     if low is not None and high is not None:
         yield f"{low} to {high}"
     elif low is not None:
@@ -91,7 +94,7 @@ def _range(schema: Mapping[str, Any]) -> Iterator[str]:
     if below is not None:
         yield f"less than {below}"
     if "multipleOf" in schema:
-        yield f"a multiple of {schema['multipleOf']}"
+        yield f"a multiple of {_number(schema['multipleOf'])}"
 
 
 def _text(schema: Mapping[str, Any]) -> Iterator[str]:
@@ -116,6 +119,10 @@ def _count(schema: Mapping[str, Any], least: str, most: str, noun: str) -> Itera
         yield f"exactly {_plural(low, noun)}"
     else:
         yield f"{low} to {_plural(high, noun)}" if low else f"at most {_plural(high, noun)}"
+
+
+def _number(value: float) -> str:
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def _plural(count: int, noun: str) -> str:

@@ -37,7 +37,7 @@ from g4agent.errors import ConfigError, InvalidArguments, ToolDefinitionError, T
 from g4agent.function_schema import NAME_PATTERN, function_schema
 from g4agent.messages import JsonValue
 from g4agent.schema import Declaration, declare, signature_text
-from g4agent.validation import ArgumentValidator
+from g4agent.validation import ArgumentValidator, check_patterns, check_schema
 
 Effect: TypeAlias = Literal["pure", "idempotent", "once"]
 """What repeating a call does: `pure` changes nothing, `idempotent` nothing more, `once` must not be repeated."""
@@ -96,6 +96,7 @@ class Tool:
                 f"{self.name} has effect {self.effect!r} and where {self.where!r}",
                 hint='effect is "pure", "idempotent" or "once"; where is "sandbox" or "host".',
             )
+        check_patterns(self.name, self.schema)
         object.__setattr__(self, "declaration", declare(self.schema))
         object.__setattr__(self, "validator", ArgumentValidator(self.schema, self.adapter, signature(self)))
 
@@ -116,7 +117,10 @@ class Tool:
         values: dict[str, Any] = self.validator.bind(arguments)
         if isinstance(self.target, CommandTarget):
             values = self.target.defaults | dict(arguments)
-            self.target.expand(values)
+            try:
+                self.target.expand(values)
+            except InvalidArguments as error:
+                raise InvalidArguments(f"{error.message}. Expected: {signature(self)}") from None
         return values
 
     async def invoke(self, arguments: Mapping[str, Any]) -> JsonValue:
@@ -299,7 +303,8 @@ def command_tool(
         adapter = TypeAdapter(parameters)
         schema: Mapping[str, JsonValue] = adapter.json_schema()
     else:
-        schema = {"type": "object", **parameters}
+        schema = {"type": "object", "additionalProperties": False, **parameters}
+        check_schema(name, schema)
     if not description.strip():
         raise ToolDefinitionError(f"{name} has no description", hint="Say what it does: the model chooses by it.")
     target = CommandTarget.parse(argv, schema)

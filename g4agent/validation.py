@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from g4agent.errors import InvalidArguments
+from g4agent.errors import InvalidArguments, ToolDefinitionError
 from g4agent.messages import JsonValue
 from g4agent.schema_words import kind_name, rules, short_json
 
@@ -51,10 +52,14 @@ class ArgumentValidator:
             self._validator = _build(self._schema, lenient=self._adapter is not None)
         if problems := sorted(self._validator.iter_errors(given), key=lambda e: [str(part) for part in e.path]):
             raise self._invalid(text for problem in problems for text in _explain(problem))
+        try:
+            text = json.dumps(given, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise self._invalid([f"expected JSON: {error}"]) from None
         if self._adapter is None:
             return given
         try:
-            return self._adapter.validate_json(json.dumps(given))
+            return self._adapter.validate_json(text)
         except ValidationError as error:
             details = error.errors(include_url=False, include_context=False)
             raise self._invalid(f"{_path(d['loc'])}{d['msg']}" for d in details) from None
@@ -63,6 +68,44 @@ class ArgumentValidator:
         found = list(dict.fromkeys(problems))
         more = [f"and {len(found) - _MOST_PROBLEMS} more"] if len(found) > _MOST_PROBLEMS else []
         return InvalidArguments(f"{'; '.join(found[:_MOST_PROBLEMS] + more)}. Expected: {self._signature}")
+
+
+def check_schema(name: str, schema: Mapping[str, JsonValue]) -> None:
+    """Raises ToolDefinitionError unless `schema`, of the tool called `name`, is JSON Schema 2020-12 for an object."""
+    from jsonschema import Draft202012Validator, SchemaError
+
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        raise ToolDefinitionError(
+            f"the parameters of {name} are not JSON Schema: {_path(error.absolute_path)}{error.message[:200]}",
+            hint="See https://json-schema.org/draft/2020-12, or give a pydantic model.",
+        ) from error
+    if schema.get("type") != "object":
+        raise ToolDefinitionError(
+            f"the parameters of {name} have the type {schema.get('type')!r}",
+            hint='A call has named arguments: use {"type": "object", "properties": {...}}.',
+        )
+
+
+def check_patterns(name: str, schema: Any) -> None:
+    """Raises ToolDefinitionError where a `pattern` is no regular expression of Python, which would fail every call."""
+    if isinstance(schema, list):
+        for each in schema:
+            check_patterns(name, each)
+    if not isinstance(schema, Mapping):
+        return
+    for key, value in schema.items():
+        if key == "pattern" and isinstance(value, str):
+            try:
+                re.compile(value)
+            except re.error as error:
+                raise ToolDefinitionError(
+                    f"{name} has the pattern {value!r}, which Python cannot read: {error}",
+                    hint="Use the syntax that Python's `re` and pydantic's Rust expressions share.",
+                ) from error
+        elif key not in ("default", "const", "enum", "examples"):
+            check_patterns(name, value)
 
 
 def _build(schema: Mapping[str, JsonValue], *, lenient: bool) -> Draft202012Validator:
