@@ -48,7 +48,7 @@ def rules(schema: Mapping[str, Any], kind: str) -> Iterator[str]:
     if "enum" in schema and kind != "string":
         values = schema["enum"]
         shown = ", ".join(short_json(v) for v in values[:_MOST_VALUES]) + (", …" if len(values) > _MOST_VALUES else "")
-        yield f"always {shown}" if len(values) == 1 else f"one of {shown}"
+        yield f"only {shown}" if len(values) == 1 else f"one of {shown}"
 
 
 def hints(schema: Mapping[str, Any]) -> Iterator[str]:
