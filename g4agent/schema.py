@@ -275,7 +275,7 @@ def _json_type(value: Any) -> str:
 
 
 def _guess_type(schema: Schema) -> str:
-    """The type that a schema without `type` speaks about; text where it speaks about none."""
+    """The type that a schema without `type` speaks about; a string where it speaks about none."""
     return next((kind for kind, keys in _TYPICAL_KEYS.items() if any(key in schema for key in keys)), "string")
 
 
@@ -348,7 +348,9 @@ def _phrase(kind: str, schema: Schema) -> str:
 
 
 def _a_type(node: Schema) -> str:
-    return " or ".join(short_json(v) for v in node["enum"]) if "enum" in node else kind_name(node["type"])
+    """A written node's type in words; where it has parts, as the signature shows it."""
+    plain = "enum" not in node and not node.get("properties") and node["type"] != "array"
+    return kind_name(node["type"]) if plain else _type_text(node, deep=True)
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:

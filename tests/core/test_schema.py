@@ -112,6 +112,8 @@ CASES: list[tuple[Any, dict[str, Any]]] = [
         },
     ),
     (dict[str, int], {"description": "any keys, each with an integer", **FREE}),
+    (dict[str, Address], {"description": "any keys, each with {street: string}", **FREE}),
+    (dict[str, list[int]], {"description": "any keys, each with integer[]", **FREE}),
     (dict[str, Any], {"description": "any keys", **FREE}),
     (Any, {"description": "any JSON value", "type": "string"}),
     (Decimal | None, {"description": "or text", "type": "number", "nullable": True}),
