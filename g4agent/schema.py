@@ -13,9 +13,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote
 
-from g4agent.schema_merge import Schema, as_mapping, merge
+from g4agent.schema_merge import Schema, as_mapping, merge, resolve
 from g4agent.schema_words import hints, kind_name, rules, sentence, short_json
 
 MAX_DEPTH = 8
@@ -223,17 +222,11 @@ class _Writer:
 
     def _resolve(self, reference: str, path: str) -> Schema:
         """The schema that a local reference (`#/$defs/Name`) points to."""
-        target: Any = self.root
         try:
-            if not reference.startswith("#"):
-                raise KeyError(reference)
-            for part in filter(None, reference[1:].split("/")):
-                part = unquote(part).replace("~1", "/").replace("~0", "~")
-                target = target[int(part)] if isinstance(target, list) else target[part]
-        except (KeyError, IndexError, ValueError, TypeError):
+            return resolve(self.root, reference)
+        except LookupError:
             self.note(path, f"the reference {reference} is not followed")
             return {}
-        return as_mapping(target)
 
     def _variants(self, flat: Schema, path: str, trail: tuple[str, ...]) -> Iterator[_Variant]:
         """The alternatives of a flat schema, each with one JSON type."""

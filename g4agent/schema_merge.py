@@ -1,9 +1,13 @@
-"""Two JSON Schemas that both apply → one. Serves the declaration, which needs `allOf` and `$ref` siblings folded."""
+"""JSON Schema algebra: what a reference points to, and two schemas that both apply → one.
+
+The declaration needs it, to fold `allOf` and `$ref` into one plain schema.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, TypeAlias
+from urllib.parse import unquote
 
 Schema: TypeAlias = Mapping[str, Any]
 
@@ -17,6 +21,26 @@ def as_mapping(schema: Any) -> Schema:
     if isinstance(schema, Mapping):
         return schema
     return {} if schema is not False else {"not": {}}
+
+
+def resolve(root: Schema, reference: str) -> Schema:
+    """The schema inside `root` that a reference such as `#/$defs/Name` points to.
+
+    Raises:
+        LookupError: It points nowhere, or is not a pointer into this schema.
+    """
+    if reference != "#" and not reference.startswith("#/"):
+        raise LookupError(reference)
+    target: Any = root
+    for part in reference.split("/")[1:]:
+        part = unquote(part).replace("~1", "/").replace("~0", "~")
+        if isinstance(target, list) and part.isdecimal():
+            target = target[int(part)]
+        elif isinstance(target, Mapping):
+            target = target[part]
+        else:
+            raise LookupError(reference)
+    return as_mapping(target)
 
 
 def merge(first: Schema, second: Schema) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from g4agent.errors import ConfigError, InvalidArguments, ToolDefinitionError, T
 from g4agent.function_schema import NAME_PATTERN, function_schema
 from g4agent.messages import JsonValue
 from g4agent.schema import Declaration, declare, signature_text
-from g4agent.validation import ArgumentValidator, check_patterns, check_schema
+from g4agent.validation import ArgumentValidator, check_schema, check_usable
 
 Effect: TypeAlias = Literal["pure", "idempotent", "once"]
 """What repeating a call does: `pure` changes nothing, `idempotent` nothing more, `once` must not be repeated."""
@@ -96,7 +96,7 @@ class Tool:
                 f"{self.name} has effect {self.effect!r} and where {self.where!r}",
                 hint='effect is "pure", "idempotent" or "once"; where is "sandbox" or "host".',
             )
-        check_patterns(self.name, self.schema)
+        check_usable(self.name, self.schema)
         object.__setattr__(self, "declaration", declare(self.schema))
         object.__setattr__(self, "validator", ArgumentValidator(self.schema, self.adapter, signature(self)))
 

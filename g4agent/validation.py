@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from g4agent.errors import InvalidArguments, ToolDefinitionError
 from g4agent.messages import JsonValue
+from g4agent.schema_merge import resolve
 from g4agent.schema_words import kind_name, rules, short_json
 
 if TYPE_CHECKING:
@@ -88,15 +89,11 @@ def check_schema(name: str, schema: Mapping[str, JsonValue]) -> None:
         )
 
 
-def check_patterns(name: str, schema: Any) -> None:
-    """Raises ToolDefinitionError where a `pattern` is no regular expression of Python, which would fail every call."""
-    if isinstance(schema, list):
-        for each in schema:
-            check_patterns(name, each)
-    if not isinstance(schema, Mapping):
-        return
-    for key, value in schema.items():
-        if key == "pattern" and isinstance(value, str):
+def check_usable(name: str, schema: Mapping[str, Any]) -> None:
+    """Raises ToolDefinitionError for what would fail at every call: a `pattern` that Python cannot read, or a `$ref`
+    that leads nowhere or out of the schema (nothing is ever fetched)."""
+    for key, value in _strings(schema):
+        if key == "pattern":
             try:
                 re.compile(value)
             except re.error as error:
@@ -104,18 +101,38 @@ def check_patterns(name: str, schema: Any) -> None:
                     f"{name} has the pattern {value!r}, which Python cannot read: {error}",
                     hint="Use the syntax that Python's `re` and pydantic's Rust expressions share.",
                 ) from error
-        elif key not in ("default", "const", "enum", "examples"):
-            check_patterns(name, value)
+        elif key == "$ref":
+            try:
+                resolve(schema, value)
+            except LookupError as error:
+                raise ToolDefinitionError(
+                    f"the parameters of {name} refer to {value}, which is not in their schema",
+                    hint="Put the definition under $defs and refer to it as #/$defs/Name.",
+                ) from error
+
+
+def _strings(schema: Any) -> Iterator[tuple[str, str]]:
+    """Every keyword whose value is text, at any depth, with that text."""
+    if isinstance(schema, Mapping):
+        for key, value in schema.items():
+            if isinstance(value, str):
+                yield key, value
+            elif key not in ("default", "const", "enum", "examples"):
+                yield from _strings(value)
+    elif isinstance(schema, list):
+        for each in schema:
+            yield from _strings(each)
 
 
 def _build(schema: Mapping[str, JsonValue], *, lenient: bool) -> Draft202012Validator:
     """The validator with format checks; `lenient` leaves to pydantic those formats on which it is the authority."""
     from jsonschema import Draft202012Validator, FormatChecker  # 100 ms: only a first call pays for it
+    from referencing import Registry
 
     known = Draft202012Validator.FORMAT_CHECKER.checkers
     checker = FormatChecker(())
     checker.checkers = {k: v for k, v in known.items() if not (lenient and k in _PYTHON_FORMATS)}
-    return Draft202012Validator(schema, format_checker=checker)
+    return Draft202012Validator(schema, format_checker=checker, registry=Registry())  # an empty one fetches nothing
 
 
 def _explain(error: SchemaError) -> Iterator[str]:

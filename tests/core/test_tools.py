@@ -449,6 +449,8 @@ class Single(BaseModel):
         (["ls", "{p}"], {"p": {"type": "object"}}, "type object, inside"),
         (["ls", "{p!r}"], {"p": {"type": "string"}}, "not a plain parameter name"),
         (["ls", "{"], {}, "do not match"),
+        (["ls", "--x={p}"], {"p": {"$ref": "https://example.com/p.json"}}, "refer to https://example.com/p.json"),
+        (["ls", "--x={p}"], {"p": {"$ref": "#/$defs/P"}}, "refer to #/\\$defs/P"),
         (["ls", "--x={p}"], {"p": {"type": "text"}}, "are not JSON Schema: properties.p.type"),
     ],
 )
