@@ -10,6 +10,7 @@ from typing import Any
 
 from g4agent.errors import InvalidArguments, ToolDefinitionError
 from g4agent.messages import JsonValue
+from g4agent.schema import declaration_schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class CommandTarget:
                 f"the command {argv!r} does not start with the name of a program",
                 hint='Give a list such as ["grep", "-n", "{pattern}", "{path}"]; the program itself is fixed.',
             )
-        properties: Mapping[str, Any] = schema.get("properties", {})
+        properties = declaration_schema(schema)["properties"]
         used = [name for argument in argv for name in _places(argument)]
         if unknown := sorted(set(used) - properties.keys()):
             raise ToolDefinitionError(
@@ -51,11 +52,12 @@ class CommandTarget:
                 f"the command does not use its parameter {', '.join(unused)}",
                 hint="Put {" + unused[0] + "} where its value goes, or remove it.",
             )
-        defaults = {name: value["default"] for name, value in properties.items() if "default" in value}
-        given = set(schema.get("required", ())) | {name for name, value in defaults.items() if value is not None}
+        written: Mapping[str, Any] = schema.get("properties", {})
+        defaults = {name: each["default"] for name, each in written.items() if each.get("default") is not None}
+        given = defaults.keys() | {name for name in schema.get("required", ()) if not properties[name].get("nullable")}
         for argument in argv:
             for name in _places(argument):
-                kind, bare = properties[name].get("type"), argument == f"{{{name}}}"
+                kind, bare = properties[name]["type"], argument == f"{{{name}}}"
                 if kind == "object" or (kind == "array" and not bare):
                     raise ToolDefinitionError(
                         f"the command has {name}, of type {kind}, inside {argument!r}",
@@ -74,7 +76,7 @@ class CommandTarget:
         Raises:
             InvalidArguments: A value cannot be an argument: it holds a NUL, or would be read as an option.
         """
-        values = {name: value for name, value in {**self.defaults, **arguments}.items() if value is not None}
+        values = self.defaults | {name: value for name, value in arguments.items() if value is not None}
         expanded: list[str] = []
         for argument in self.argv:
             places = _places(argument)

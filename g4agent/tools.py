@@ -116,7 +116,7 @@ class Tool:
         """
         values: dict[str, Any] = self.validator.bind(arguments)
         if isinstance(self.target, CommandTarget):
-            values = self.target.defaults | dict(arguments)
+            values = self.target.defaults | {k: v for k, v in arguments.items() if v is not None}
             try:
                 self.target.expand(values)
             except InvalidArguments as error:

@@ -421,6 +421,18 @@ def test_an_optional_value_takes_its_argument_with_it() -> None:
     assert expand(grep, {"pattern": "x"}) == ["grep", "-n", "-C", "0", "-e{}", "--", "x"]
 
 
+def test_null_means_the_default() -> None:
+    """A flag whose value vanished would swallow the next argument as its own."""
+
+    class Head(BaseModel):
+        lines: int | None = 10
+        files: list[str] | None = None
+
+    head = command_tool("head", ["head", "-n", "{lines}", "--", "{files}"], description="Shows.", parameters=Head)
+    assert expand(head, {"lines": None, "files": None}) == ["head", "-n", "10", "--"]
+    assert expand(head, {"lines": 2, "files": ["a"]}) == ["head", "-n", "2", "--", "a"]
+
+
 def test_a_value_cannot_become_an_option() -> None:
     """`-f/etc/passwd` as a pattern would be read as an option wherever the author did not write `--`."""
     cat = command_tool("cat", ["cat", "{path}"], description="Shows.", parameters=Single)
@@ -428,7 +440,7 @@ def test_a_value_cannot_become_an_option() -> None:
     for value in ("-n", "a\0b"):
         with pytest.raises(InvalidArguments, match=r"path: .*Expected: cat\(path: string\)"):
             cat.validate({"path": value})
-    with pytest.raises(ConfigError, match="a command"):
+    with pytest.raises(ConfigError, match="is a command"):
         cat("a")
 
 
@@ -445,6 +457,7 @@ class Single(BaseModel):
         (["ls", "{q}"], {}, "uses q"),
         (["ls"], {"p": {"type": "string"}}, "does not use its parameter p"),
         (["ls", "{p}"], {"p": {"type": "string"}}, "optional parameter p"),
+        (["ls", "-n", "{p}"], {"p": {"type": ["integer", "null"]}}, "optional parameter p"),
         (["ls", "-x{p}"], {"p": {"type": "array"}}, "type array, inside"),
         (["ls", "{p}"], {"p": {"type": "object"}}, "type object, inside"),
         (["ls", "{p!r}"], {"p": {"type": "string"}}, "not a plain parameter name"),
