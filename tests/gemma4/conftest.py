@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from g4agent.gemma4.tokens import CONTROL_TOKENS
 from g4agent.testing import ByteTokenizer
 
 RESERVED = 107
-SAMPLE = """The weather in Zürich is sunny, 15 °C. Was kostet das? こんにちは世界 🙂 def f(x): return {"a": [1, 2.5, true]}
+SAMPLE = """The weather in Zürich is sunny, 15 °C. Was kostet das? こんにちは世界 🙂 def f(x): return {"a": [1, 2.5]}
 call:get_weather{location:,days:3} response:get_weather{value:} declaration:{description:,parameters:{properties:{
 type:,required:[]}}} thought system user model <| |> turn tool_call tool_response channel think
 """
@@ -80,6 +81,4 @@ def _byte_level(model: models.BPE) -> Tokenizer:
 
 
 def _merges(tokenizer: Tokenizer) -> list[Any]:
-    import json
-
     return json.loads(tokenizer.to_str())["model"]["merges"]
