@@ -39,6 +39,8 @@ _VALUE_END = re.compile(r"\s*(?:[,}\])]|$)")
 _SPACE = re.compile(r"\s*")
 _JSON: Final[dict[str, JsonValue]] = {"true": True, "false": False, "null": None}
 _PYTHON: Final[dict[str, JsonValue]] = {"True": True, "False": False, "None": None}
+_OPEN_ENDED: Final = frozenset({"unclosed_string", "bare_string"})
+"""With one of these, a bracket at the very end closes something: it is not text before a bracket that is missing."""
 _NO_STRING: Final = frozenset({"", "null", "None"})
 _CLOSING: Final = {"{": "}", "[": "]", "(": ")"}
 
@@ -158,6 +160,7 @@ class _Reader:
         self._keys = keys
         self._trust = trust
         self._end = len(text.rstrip())
+        self._bracket_last = text.endswith(("}", ")", "]"), 0, self._end)
         self._results: list[tuple[dict[str, Node], frozenset[str]]] = []
 
     def run(self, start: _State) -> Iterator[tuple[dict[str, Node], frozenset[str]]]:
@@ -214,7 +217,7 @@ class _Reader:
             yield state.go(state.at + 1, state.frame, "next")
         elif self._text.startswith(state.frame.close, state.at):
             yield from self._close(state)
-        elif state.at >= self._end:
+        elif state.at >= self._end and not (self._bracket_last and state.repairs & _OPEN_ENDED):
             yield from self._close(replace(state, at=self._end), "missing_brace")
 
     def _close(self, state: _State, *repairs: str) -> Iterator[_State]:

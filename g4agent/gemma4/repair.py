@@ -78,15 +78,12 @@ def _repaired(call: RawCall, folded: str, tools: Mapping[str, Tool], error: Call
     if call.end == "cut":
         return Malformed(tool.name, f"The call was cut off before its end. {usage}")
     before = renamed if call.end == "closed" else (*renamed, "truncated_call")
-    try:
-        for trust in (True, False):
-            found = _settle_all(tool, folded, trust_delimiters=trust)
-            if len(found) == 1:
-                return Parsed(tool.name, found[0][0], _named(before, found[0][1]))
-            if found:
-                return Malformed(tool.name, f"The call can be read in several ways ({error.message}). {usage}")
-    except TooManyReadingsError:
-        pass
+    for trust in (True, False):
+        found = _settle_all(tool, folded, trust_delimiters=trust)
+        if len(found) == 1:
+            return Parsed(tool.name, found[0][0], _named(before, found[0][1]))
+        if found:
+            return Malformed(tool.name, f"The call can be read in several ways ({error.message}). {usage}")
     return Malformed(tool.name, f"The call cannot be read: {error.message}. {usage}")
 
 
@@ -113,18 +110,20 @@ def _settle_all(
     keys = set(properties) if isinstance(properties, Mapping) else set()
     validator = Draft202012Validator(tool.schema)
     found: dict[str, tuple[dict[str, JsonValue], frozenset[str]]] = {}
-    for reading in readings(folded, keys, trust_delimiters):
-        if not keys.issuperset(reading.arguments) and not _takes_more(tool.schema):
-            continue
-        settled = _settle(tool, validator, reading)
-        if settled is None:
-            continue
-        arguments, repairs = settled
-        same = json.dumps(arguments, sort_keys=True)
-        if same not in found or len(repairs) < len(found[same][1]):
-            found[same] = arguments, repairs
-        if len(found) == 2:
-            break
+    try:
+        for reading in readings(folded, keys, trust_delimiters):
+            if not keys.issuperset(reading.arguments) and not _takes_more(tool.schema):
+                continue
+            if (settled := _settle(tool, validator, reading)) is None:
+                continue
+            arguments, repairs = settled
+            same = json.dumps(arguments, sort_keys=True)
+            if same not in found or len(repairs) < len(found[same][1]):
+                found[same] = arguments, repairs
+            if len(found) == 2:
+                break
+    except TooManyReadingsError:
+        return []  # one that was not looked at might differ
     return list(found.values())
 
 

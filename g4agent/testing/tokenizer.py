@@ -30,7 +30,7 @@ class ByteTokenizer:
         for token in ids:
             if token == _NEWLINE_ID:
                 run.append(0x0A)
-            elif token >= _FIRST_BYTE_ID:
+            elif _FIRST_BYTE_ID <= token < self.vocab_size:
                 run.append(token - _FIRST_BYTE_ID)
             else:
                 parts += [run.decode(errors="replace"), CONTROL_TOKENS.get(token, f"<unused{token}>")]
