@@ -16,12 +16,12 @@ from g4agent.errors import InvalidArguments
 from g4agent.gemma4.payload import CallSyntaxError, fold, read_number, read_strict
 from g4agent.gemma4.readings import Leaf, Node, Reading, TooManyReadingsError, head_of, readings
 from g4agent.messages import JsonValue
+from g4agent.tools import Tool, signature
 
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator, ValidationError
 
     from g4agent.gemma4.parse import RawCall
-    from g4agent.tools import Tool
 
 UNKNOWN_NAME: Final = "unknown"
 """The name under which a call without a readable name is answered, as the official template has it."""
@@ -67,8 +67,6 @@ def read_call(call: RawCall, tools: Mapping[str, Tool]) -> Parsed | Malformed:
 
 
 def _repaired(call: RawCall, folded: str, tools: Mapping[str, Tool], error: CallSyntaxError) -> Parsed | Malformed:
-    from g4agent.tools import signature
-
     name = head_of(folded) or UNKNOWN_NAME
     tool, renamed = _find(name, tools)
     if tool is None:
@@ -104,7 +102,7 @@ def _settle_all(
     tool: Tool, folded: str, *, trust_delimiters: bool
 ) -> list[tuple[dict[str, JsonValue], frozenset[str]]]:
     """The distinct arguments that validate, each with the fewest repairs that lead to it; two are enough to know."""
-    from jsonschema import Draft202012Validator
+    from jsonschema import Draft202012Validator  # 100 ms: only a first repair pays for it
 
     properties = tool.schema.get("properties")
     keys = set(properties) if isinstance(properties, Mapping) else set()

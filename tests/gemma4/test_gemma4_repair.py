@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_samples import ids, segments
 
+from g4agent.gemma4 import render
 from g4agent.gemma4.parse import AnswerText, CallEnd, RawCall, parse
 from g4agent.gemma4.repair import Malformed, Parsed, read_call
+from g4agent.gemma4.tokens import QUOTE, Control, Segment, Text
 from g4agent.testing import ByteTokenizer
 from g4agent.tools import Tool, ToolSet, tool
 
@@ -212,3 +214,40 @@ def test_every_payload_is_answered(parts: list[str], end: Any) -> None:
     result = read("".join(["call:search{", *parts]), end)
     if isinstance(result, Parsed) and set(result.repairs) - {"truncated_call"}:
         TOOLS[result.name].validate(result.arguments)
+
+
+words = st.text(max_size=10).map(str.strip) | st.sampled_from(
+    ["a, b", "x}", "{y", "a,target:b", "3", "it's", 'say "no"', "a:b"]
+)
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> tuple[dict[str, Any], str, list[Segment]]:
+    """Arguments of `move` or `search`, and their call with one defect."""
+    called: dict[str, Any] = {"path": draw(words), "target": draw(words)}
+    name = draw(st.sampled_from(["move", "search"]))
+    if name == "search":
+        called = {"query": draw(words), "limit": draw(st.integers(0, 99))}
+    whole = render.tool_call(name, called)[1:-1]
+    quotes = [i for i, segment in enumerate(whole) if segment == Control(QUOTE)]
+    defect = draw(st.sampled_from(["opening", "closing", "both", "brace", "comma", "space"]))
+    at = draw(st.integers(0, len(quotes) // 2 - 1)) * 2
+    lost = {"opening": quotes[at : at + 1], "closing": quotes[at + 1 : at + 2], "both": quotes[at : at + 2]}
+    end = {"brace": [], "comma": [Text(",}")], "space": [Text(" }")]}.get(defect, [Text("}")])
+    kept = [segment for i, segment in enumerate(whole[:-1]) if i not in lost.get(defect, [])]
+    return called, defect, [*kept, *end]
+
+
+@settings(max_examples=400, deadline=None)
+@given(case=damaged())
+def test_a_repair_never_means_something_else(case: tuple[dict[str, Any], str, list[Segment]]) -> None:
+    """A call with one defect is read as it was meant, or not at all. (Bare numbers and quoted words apart: without both
+    delimiters nobody can tell `"a"` from a quoted a.)"""
+    called, defect, payload = case
+    result = read_call(RawCall(tuple(payload), "closed"), TOOLS)
+    if (
+        isinstance(result, Parsed)
+        and result.repairs
+        and not (defect == "both" and any("'" in str(v) for v in called.values()))
+    ):
+        assert result.arguments == called
