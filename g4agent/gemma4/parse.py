@@ -36,6 +36,7 @@ _LABEL: Final = "thought\n"
 _ENDS_TURN: Final = frozenset({EOS, TURN_CLOSE, RESPONSE_OPEN, TURN_OPEN})
 _ENDS_CALL: Final = frozenset({CALL_OPEN, CALL_CLOSE, CHANNEL_OPEN, *_ENDS_TURN})
 _CLOSES_THOUGHT: Final = frozenset({CHANNEL_CLOSE, RESPONSE_CLOSE, *_ENDS_CALL})
+"""No thought is open right after one of these in a prompt, where `<tool_response|>` is never astray."""
 
 
 class State(enum.Enum):

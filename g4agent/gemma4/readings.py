@@ -13,19 +13,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from g4agent.gemma4.payload import CONTROL_CLASS, DELIMITER, MAX_DEPTH, NAME, read_number
-from g4agent.messages import JsonValue
 
 MAX_STATES: Final = 20_000
 """Places visited before a payload is given up as too ambiguous."""
 MAX_READINGS: Final = 256
 """Readings given before that."""
 
-_HEAD = re.compile(rf"(?P<prefix>\s*(?:call\b)?\s*:?\s*)(?P<name>{NAME}?)\s*(?P<open>[{{(]|$)")
+_HEAD = re.compile(rf"(?P<prefix>\s*(?:call\b)?\s*:?\s*)(?P<name>{NAME})\s*(?P<open>[{{(]|$)")
+_NAME = re.compile(rf"\s*(?:call\b)?\s*:?\s*({NAME})")
 _KEY = re.compile(rf"""[^,:=(){{}}\[\]"'\n{CONTROL_CLASS}]+?(?=\s*[:=])""")
 _QUOTED_KEY = re.compile(
     rf"""(?:{DELIMITER}([^{CONTROL_CLASS}]+){DELIMITER}|"([^"{CONTROL_CLASS}]+)"|'([^'{CONTROL_CLASS}]+)')"""
@@ -33,12 +33,13 @@ _QUOTED_KEY = re.compile(
 _NEXT_KEY = re.compile(rf"""\s*["'{DELIMITER}]?([^,:=(){{}}\[\]"'{CONTROL_CLASS}]+?)["'{DELIMITER}]?\s*[:=]""")
 _SEPARATOR = re.compile(r"\s*([:=])")
 _STRING = re.compile(f"{DELIMITER}([^{CONTROL_CLASS}]*){DELIMITER}")
-_PLAIN_RUN = re.compile(f"[^{CONTROL_CLASS}]*")
+_PROPER = {q: re.compile(rf"{q}(?:[^{q}\\{CONTROL_CLASS}]|\\.)*{q}", re.DOTALL) for q in ('"', "'")}
+_CONTROL = re.compile(f"[{CONTROL_CLASS}]")
 _LITERAL = re.compile(rf"""[^\s,:=(){{}}\[\]"'{CONTROL_CLASS}]+""")
 _VALUE_END = re.compile(r"\s*(?:[,}\])]|$)")
-_SPACE = re.compile(r"\s*")
-_JSON: Final[dict[str, JsonValue]] = {"true": True, "false": False, "null": None}
-_PYTHON: Final[dict[str, JsonValue]] = {"True": True, "False": False, "None": None}
+_SPACE = re.compile(r"\s+")
+_JSON: Final[dict[str, bool | None]] = {"true": True, "false": False, "null": None}
+_PYTHON: Final[dict[str, bool | None]] = {"True": True, "False": False, "None": None}
 _OPEN_ENDED: Final = frozenset({"unclosed_string", "bare_string"})
 """With one of these, a bracket at the very end closes something: it is not text before a bracket that is missing."""
 _NO_STRING: Final = frozenset({"", "null", "None"})
@@ -58,9 +59,8 @@ Node: TypeAlias = "Leaf | list[Node] | dict[str, Node]"
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One way to read the payload."""
+    """One way to read the payload's arguments."""
 
-    name: str
     arguments: dict[str, Node]
     repairs: frozenset[str]
 
@@ -104,22 +104,28 @@ class _Frame:
         return entry is not None
 
 
+_Expects: TypeAlias = Literal["first", "next", "value", "after", "nothing"]
+"""What may come at a place: a container's first member or its end, a member after a comma, a value, a comma or the end,
+and nothing after the last bracket."""
+
+
 @dataclass(frozen=True, slots=True)
 class _State:
+    """One place in the payload, with one way to have come there."""
+
     at: int
     frame: _Frame
     repairs: frozenset[str]
-    expects: str
-    """`first` (a member or the end), `next` (a member after a comma), `value` or `after` (a comma or the end)."""
+    expects: _Expects
 
-    def go(self, at: int, frame: _Frame, expects: str, *repairs: str) -> _State:
+    def go(self, at: int, frame: _Frame, expects: _Expects, *repairs: str) -> _State:
         return _State(at, frame, self.repairs.union(repairs), expects)
 
 
 def head_of(folded: str) -> str | None:
     """The name that the payload starts with, even where nothing after it can be read."""
-    head = _HEAD.match(folded) or re.match(rf"\s*(?:call\b)?\s*:?\s*(?P<name>{NAME})", folded)
-    return head["name"] if head else None
+    name = _NAME.match(folded)
+    return name[1] if name else None
 
 
 def readings(folded: str, keys: Collection[str], trust_delimiters: bool) -> Iterator[Reading]:
@@ -139,19 +145,19 @@ def readings(folded: str, keys: Collection[str], trust_delimiters: bool) -> Iter
     repairs = set()
     if head["prefix"] != "call:":
         repairs.add("missing_call_prefix" if head["prefix"].strip() != "call:" else "whitespace")
-    if head.end("name") != (head.start("open")):
+    if head.end("name") != head.start("open"):
         repairs.add("whitespace")
     if head["open"] != "{":
         repairs.add("round_brackets" if head["open"] else "missing_brace")
     if not head["open"]:
-        yield Reading(head["name"], {}, frozenset(repairs))
+        yield Reading({}, frozenset(repairs))
         return
     frame = _Frame(_CLOSING[head["open"]], None, 1)
     start = _State(head.end(), frame, frozenset(repairs), "first")
-    for count, (arguments, found) in enumerate(_Reader(folded, keys, trust_delimiters).run(start)):
+    for count, reading in enumerate(_Reader(folded, keys, trust_delimiters).run(start)):
         if count == MAX_READINGS:
             raise TooManyReadingsError
-        yield Reading(head["name"], arguments, found)
+        yield reading
 
 
 class _Reader:
@@ -161,27 +167,27 @@ class _Reader:
         self._trust = trust
         self._end = len(text.rstrip())
         self._bracket_last = text.endswith(("}", ")", "]"), 0, self._end)
-        self._results: list[tuple[dict[str, Node], frozenset[str]]] = []
 
-    def run(self, start: _State) -> Iterator[tuple[dict[str, Node], frozenset[str]]]:
-        steps: dict[str, Callable[[_State], Iterator[_State]]] = {
-            "first": self._member,
-            "next": self._member,
-            "value": self._value,
-            "after": self._after,
-        }
+    def run(self, start: _State) -> Iterator[Reading]:
         waiting, visited = [start], 0
         while waiting:
             visited += 1
             if visited > MAX_STATES:
                 raise TooManyReadingsError
             state = waiting.pop()
-            space = _SPACE.match(self._text, state.at)
-            if space and space.end() > state.at:
+            if space := _SPACE.match(self._text, state.at):
                 state = replace(state, at=space.end(), repairs=state.repairs | {"whitespace"})
-            waiting.extend(steps[state.expects](state))
-            yield from self._results
-            self._results.clear()
+            match state.expects:
+                case "first" | "next":
+                    waiting.extend(self._member(state))
+                case "value":
+                    waiting.extend(self._value(state))
+                case "after":
+                    waiting.extend(self._after(state))
+                case "nothing" if state.at == len(self._text):
+                    arguments = state.frame.node()
+                    assert isinstance(arguments, dict)
+                    yield Reading(arguments, state.repairs)
 
     # Containers -------------------------------------------------------------------------------------------------------
 
@@ -222,13 +228,10 @@ class _Reader:
 
     def _close(self, state: _State, *repairs: str) -> Iterator[_State]:
         frame, at = state.frame, min(state.at + 1, self._end)
-        if frame.parent is not None:
+        if frame.parent is None:
+            yield state.go(at, frame, "nothing", *repairs)
+        else:
             yield self._done(state, at, frame.node(), frame.parent, *repairs)
-        elif at >= self._end:
-            node = frame.node()
-            assert isinstance(node, dict)
-            trailing = {"whitespace"} if self._end < len(self._text) else set()
-            self._results.append((node, state.repairs | trailing | set(repairs)))
 
     def _done(self, state: _State, at: int, node: Node, frame: _Frame, *repairs: str) -> _State:
         return state.go(at, replace(frame, entries=_Entry(frame.entries, frame.key, node), key=""), "after", *repairs)
@@ -266,16 +269,12 @@ class _Reader:
     def _quoted(self, state: _State, quote: str) -> Iterator[_State]:
         """A string between plain quotes: up to the first one that ends it, which may be an unescaped one inside."""
         repair = "quoted_json_strings" if quote == '"' else "single_quotes"
-        run = _PLAIN_RUN.match(self._text, state.at)
-        limit = run.end() if run else state.at
-        proper = re.compile(rf"{quote}((?:[^{quote}\\{CONTROL_CLASS}]|\\.)*){quote}", re.DOTALL).match(
-            self._text, state.at
-        )
+        proper = _PROPER[quote].match(self._text, state.at)
         if proper and _VALUE_END.match(self._text, proper.end()):
             ends = [proper.end() - 1]
         else:
-            candidates = range(state.at + 1, limit)
-            ends = [i for i in candidates if self._text[i] == quote and _VALUE_END.match(self._text, i + 1)]
+            inside = range(state.at + 1, self._plain_until(state.at))
+            ends = [i for i in inside if self._text[i] == quote and _VALUE_END.match(self._text, i + 1)]
         for end in ends:
             raw = self._text[state.at + 1 : end]
             for text in {raw, _unescaped(raw, quote)}:
@@ -288,14 +287,13 @@ class _Reader:
         text = literal[0]
         number = read_number(text)
         if number is not None or text in _JSON:
-            value = _JSON[text] if number is None else number
-            yield self._done(state, literal.end(), Leaf(value, text), state.frame)  # type: ignore[arg-type]
+            leaf = Leaf(_JSON[text] if number is None else number, text)
+            yield self._done(state, literal.end(), leaf, state.frame)
         elif text in _PYTHON:
-            yield self._done(state, literal.end(), Leaf(_PYTHON[text], text), state.frame, "python_literals")  # type: ignore[arg-type]
+            yield self._done(state, literal.end(), Leaf(_PYTHON[text], text), state.frame, "python_literals")
 
     def _undelimited(self, state: _State) -> Iterator[_State]:
-        run = _PLAIN_RUN.match(self._text, state.at)
-        end = run.end() if run else state.at
+        end = self._plain_until(state.at)
         if end > state.at and self._text.startswith(DELIMITER, end) and _VALUE_END.match(self._text, end + 1):
             yield self._leaf(state, end + 1, self._text[state.at : end], "missing_opening_delimiter")
         for end in self._bare_ends(state.at, state.frame):
@@ -306,8 +304,7 @@ class _Reader:
     def _bare_ends(self, start: int, frame: _Frame) -> Iterator[int]:
         """Where a string without a closing delimiter may end: before what closes its container, before a comma that a
         key follows, or at the end of a payload that lacks its closing bracket."""
-        run = _PLAIN_RUN.match(self._text, start)
-        limit = run.end() if run else start
+        limit = self._plain_until(start)
         for at in range(start, limit):
             character = self._text[at]
             ends_item = character == "," and (frame.close == "]" or self._key_follows(at + 1, frame))
@@ -315,6 +312,11 @@ class _Reader:
                 yield at
         if limit >= self._end and not self._text.endswith(frame.close, 0, self._end):
             yield self._end
+
+    def _plain_until(self, at: int) -> int:
+        """Where the next control token is, or the end."""
+        control = _CONTROL.search(self._text, at)
+        return control.start() if control else len(self._text)
 
     def _key_follows(self, at: int, frame: _Frame) -> bool:
         key = _NEXT_KEY.match(self._text, at)

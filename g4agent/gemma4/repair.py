@@ -212,6 +212,7 @@ def _of_types(leaf: Leaf, types: Iterable[str]) -> Iterable[JsonValue]:
 def _json_of(text: str, kind: type[list[Any]] | type[dict[str, Any]]) -> Iterable[JsonValue]:
     try:
         value = json.loads(text)
+        json.dumps(value, allow_nan=False)  # Python reads NaN and 1e999, which are no JSON values
     except (ValueError, RecursionError):
         return []
     return [value] if isinstance(value, kind) else []

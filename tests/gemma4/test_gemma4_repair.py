@@ -40,12 +40,18 @@ def plot(points: list[float], options: dict[str, str] | None = None, title: str 
 
 
 @tool(where="host")
+def show(file_path: str, maxLines: int = 10) -> str:
+    """Shows a file."""
+    return file_path
+
+
+@tool(where="host")
 def now() -> str:
     """The time."""
     return ""
 
 
-TOOLS = ToolSet([search, move, plot, now])
+TOOLS = ToolSet([search, move, plot, show, now])
 
 
 def read(payload: str, end: Literal["closed", "stopped", "cut"] = "closed", tools: Mapping[str, Tool] = TOOLS) -> Any:
@@ -89,6 +95,9 @@ REPAIRED: list[tuple[str, dict[str, Any], str]] = [
     ('call: search {query:<|"|>a<|"|>}\n', {"query": "a"}, "whitespace"),
     # keys
     ('call:search{Query:<|"|>a<|"|>}', {"query": "a"}, "renamed_key"),
+    ('call:show{file path:<|"|>a<|"|>,maxlines:3}', {"file_path": "a", "maxLines": 3}, "renamed_key spaced_key"),
+    ('call:show{file-path:<|"|>a<|"|>}', {"file_path": "a"}, "renamed_key"),
+    ("call:show{File Path=a.txt}", {"file_path": "a.txt"}, "bare_string equals_separator renamed_key spaced_key"),
     # the end
     ('call:search{query:<|"|>a<|"|>', {"query": "a"}, "missing_brace"),
     ("call:plot{points:[1,2", {"points": [1, 2]}, "missing_brace"),
@@ -106,6 +115,7 @@ REPAIRED: list[tuple[str, dict[str, Any], str]] = [
     ("call:search{query:3.10}", {"query": "3.10"}, "coerced_type"),
     ('call:plot{points:[<|"|>1<|"|>,2]}', {"points": [1, 2]}, "coerced_type"),
     ('call:plot{points:<|"|>[1, 2.5]<|"|>}', {"points": [1, 2.5]}, "coerced_type"),
+    ('call:plot{points:[1],size:<|"|>2e1<|"|>}', {"points": [1], "size": 20.0}, "coerced_type"),
     ("call:search{query:'3',limit:'3'}", {"query": "3", "limit": 3}, "coerced_type single_quotes"),
     ("call:search{query:007}", {"query": "007"}, "bare_string"),
     # hallucinated names
@@ -134,6 +144,7 @@ REFUSED = [
     ("call:search{query:None}", "must stand between delimiters"),
     ("call:search{query:}", "must stand between delimiters"),
     ("call:search BEGIN_ARG query END_ARG", "a call starts with"),
+    ('call:plot{points:<|"|>[NaN]<|"|>,}', "expected a key"),
     ("call:search{limit:three}", "must stand between delimiters"),
     ('call:search{query:<|"|>a<|"|>,limit:3x}', "must stand between delimiters"),
     ('call:search{query:<|"|>a<|"|>,query:<|"|>b<|"|>}', "twice"),
@@ -168,7 +179,9 @@ def test_unknown_tools() -> None:
     beyond case and prefix, nor where two tools would fit."""
     assert read("call:serach{}") == Parsed("serach", {})
     broken = read("call:serach{a:}")
-    assert isinstance(broken, Malformed) and broken.name == "serach" and "search, move, plot, now" in broken.message
+    assert (
+        isinstance(broken, Malformed) and broken.name == "serach" and "search, move, plot, show, now" in broken.message
+    )
     nameless = read("{}")
     assert isinstance(nameless, Malformed) and nameless.name == "unknown"
     both = {"now": now, "NOW": now}
