@@ -254,13 +254,11 @@ def damaged(draw: st.DrawFn) -> tuple[dict[str, Any], str, list[Segment]]:
 @settings(max_examples=400, deadline=None)
 @given(case=damaged())
 def test_a_repair_never_means_something_else(case: tuple[dict[str, Any], str, list[Segment]]) -> None:
-    """A call with one defect is read as it was meant, or not at all. (Bare numbers and quoted words apart: without both
-    delimiters nobody can tell `"a"` from a quoted a.)"""
+    """A call with one defect is read as it was meant, or not at all. (Words that begin with a quote apart: without both
+    delimiters nobody can tell a quoted a from `"a"`.)"""
     called, defect, payload = case
+    if defect == "both" and any(str(value).startswith(('"', "'")) for value in called.values()):
+        return
     result = read_call(RawCall(tuple(payload), "closed"), TOOLS)
-    if (
-        isinstance(result, Parsed)
-        and result.repairs
-        and not (defect == "both" and any("'" in str(v) for v in called.values()))
-    ):
+    if isinstance(result, Parsed) and result.repairs:
         assert result.arguments == called
