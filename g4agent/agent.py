@@ -155,7 +155,7 @@ class Agent:
         await conversation.restore(replace(setup, system=stored.system, thinking=stored.thinking), tokens)
         session = self._session(stored.id, runtime, conversation, store, stored.sampling, stored.thinking)
         session.next_step = stored.steps
-        session.interrupted = stored.steps > 0 and (stored.verdict is None or stored.verdict.resumable)
+        session.interrupted = stored.interrupted
         session.unresolved = await _in_thread(lambda: store.open_calls(stored.id))
         return session
 

@@ -7,7 +7,6 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -157,7 +156,7 @@ class Session:
         decision, reason = self.policy.decide(tool), "the policy asks about this tool"
         if decision == "deny":
             return f"the policy does not allow {tool.name}"
-        if any(c.effect == "once" and same_call(c.call, call) for c in self.unresolved):
+        if any(c.effect == "once" and _same(c, call) for c in self.unresolved):
             decision, reason = "ask", "an earlier attempt at this very call was interrupted, its outcome is unknown"
         if decision == "allow":
             return None
@@ -216,7 +215,7 @@ class Session:
         """Records the end of a turn whose last generation did not finish. It can be taken up again."""
         self.interrupted = True
         if self._store is not None:
-            await self._in_thread(self._store.end_run, self.id, verdict)
+            await self._in_thread(self._store.end_turn, self.id, verdict)
 
     async def _commit(
         self,
@@ -231,7 +230,6 @@ class Session:
         delta = self.conversation.take_delta()
         if self._store is not None:
             step = StepRecord(
-                session_id=self.id,
                 index=index,
                 kind=kind,
                 text=text,
@@ -241,28 +239,31 @@ class Session:
                 verdict=verdict,
                 workspace=workspace,
             )
-            await self._in_thread(self._store.commit_step, step)
+            await self._in_thread(self._store.commit_step, self.id, step)
 
     @staticmethod
     async def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
         return await anyio.to_thread.run_sync(partial(function, *args))
 
 
-def same_call(one: ToolCall, other: ToolCall) -> bool:
-    """Whether two calls ask for the same thing, whatever their ids."""
-    arguments = [json.dumps(call.arguments, sort_keys=True) for call in (one, other)]
-    return one.name == other.name and arguments[0] == arguments[1]
+def _same(recorded: CallRecord, call: ToolCall) -> bool:
+    """Whether a recorded call asked for the same thing."""
+    before, now = (json.dumps(arguments, sort_keys=True) for arguments in (recorded.arguments, call.arguments))
+    return recorded.name == call.name and before == now
 
 
 def _record(index: int, call: ToolCall, tool: Tool | None, execution: Execution | None = None) -> CallRecord:
     return CallRecord(
         index=index,
-        call=call,
+        call_id=call.id,
+        name=call.name,
+        arguments=call.arguments,
         effect=tool.effect if tool else None,
         where=tool.where if tool else None,
         result=execution.result if execution else None,
-        started=execution.started if execution else datetime.now(UTC),
-        finished=execution.started + timedelta(seconds=execution.seconds) if execution else None,
+        output=execution.output if execution else "",
+        started=execution.started if execution else None,
+        seconds=execution.seconds if execution else 0.0,
     )
 
 

@@ -37,6 +37,7 @@ from g4agent.gemma4.parse import (
 from g4agent.gemma4.repair import Malformed, read_call
 from g4agent.gemma4.tokens import (
     BOS,
+    CALL_OPEN,
     CHANNEL_CLOSE,
     CHANNEL_OPEN,
     EOS,
@@ -288,14 +289,16 @@ class NativeConversation:
 
 
 def without_thoughts(turn: Sequence[int]) -> list[int]:
-    """A model turn's ids without its thought channels, which run from `<|channel>` to `<channel|>`."""
+    """A model turn's ids without its thought channels.
+
+    A thought runs from `<|channel>` to `<channel|>`; one that the model left open ends where a call begins, as the
+    parser reads it.
+    """
     kept: list[int] = []
     inside = False
     for token in turn:
-        if token == CHANNEL_OPEN:
-            inside = True
+        inside = (inside or token == CHANNEL_OPEN) and token != CALL_OPEN
         if not inside:
             kept.append(token)
-        if token == CHANNEL_CLOSE:
-            inside = False
+        inside = inside and token != CHANNEL_CLOSE
     return kept

@@ -49,9 +49,9 @@ class BoxSpec:
     limits: Limits = field(default_factory=Limits)
     python_paths: tuple[Path, ...] = ()
     """Host folders with the tools' modules; shown read-only at the same place and put on `sys.path` of the worker."""
-    sockets: Mapping[str, Path] = MappingProxyType({})
+    sockets: Mapping[str, Path] = field(default_factory=dict)
     """Path in the box → unix socket on the host: the named services that the box may talk to."""
-    env: Mapping[str, str] = MappingProxyType({})
+    env: Mapping[str, str] = field(default_factory=dict)
     allow_degraded: frozenset[LimitName] = frozenset()
     """Limits that may stay unenforced on a host that lacks the means, each by name. They stand in every result."""
 

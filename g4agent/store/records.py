@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from g4agent.events import Usage
 from g4agent.messages import JsonValue, ToolResult
 from g4agent.ports.runtime import Sampling, TranscriptDelta
-from g4agent.verdict import Outcome, Verdict
+from g4agent.verdict import Verdict
 
 if TYPE_CHECKING:
     from g4agent.tools import Effect
@@ -57,7 +57,7 @@ class StoredSession(NewSession):
     @property
     def interrupted(self) -> bool:
         """True where a user turn has begun and not come to its end, so that it can be taken up again."""
-        return self.steps > 0 and (self.verdict is None or self.verdict.outcome is Outcome.INTERRUPTED)
+        return self.steps > 0 and (self.verdict is None or self.verdict.resumable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -24,7 +25,7 @@ from sqlalchemy import URL, Connection, delete, select
 
 from g4agent.errors import SessionNotFoundError, StoreError
 from g4agent.store import rows, statements
-from g4agent.store.database import connect, locate, translated_errors
+from g4agent.store.database import connect, default_path, locate, translated_errors
 from g4agent.store.ids import session_id as new_session_id
 from g4agent.store.records import (
     CallRecord,
@@ -74,6 +75,12 @@ class Store:
                 _disconnect(connection)
                 raise
         return cls(connection, location)
+
+    @property
+    def folder(self) -> Path:
+        """Where files that belong to sessions lie: the database's folder, or the default one for a store in memory."""
+        file = Path(self.location)
+        return file.resolve().parent if file.is_file() else default_path().parent
 
     def close(self) -> None:
         """Closes the file. Harmless when closed already."""

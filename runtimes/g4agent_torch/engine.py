@@ -1,0 +1,149 @@
+"""One session's token sequence over shared weights.
+
+Nothing is computed before it is needed: `append` and `truncate` change the list of tokens, and the next sampled token
+has the cache catch up with it, chunk by chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import TypeVar
+
+import anyio.lowlevel
+import anyio.to_thread
+import torch
+from torch import Tensor
+
+from g4agent.errors import ContextOverflowError, ConversationError
+from g4agent.gemma4.tokens import CHANNEL_CLOSE
+from g4agent.ports.runtime import GenerateRequest, SampledToken, Sampling
+from g4agent_torch.decoder import Decoder
+from g4agent_torch.kv import KVStore
+from g4agent_torch.sampling import choose
+from g4agent_torch.thoughts import ThoughtMeter
+
+T = TypeVar("T")
+
+
+class Turns:
+    """Lets engines over the same weights work one after the other, in the order they ask: token by token.
+
+    The queue belongs to an event loop. Engines in different loops stay correct (they share nothing but weights that no
+    one writes), they only are not queued.
+    """
+
+    def __init__(self) -> None:
+        self._limiter: anyio.lowlevel.RunVar[anyio.CapacityLimiter] = anyio.lowlevel.RunVar("g4agent_torch_turns")
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Runs `work` in a thread. Cancelling waits for its end: work is never left behind half done."""
+        limiter = self._limiter.get(None)
+        if limiter is None:
+            limiter = anyio.CapacityLimiter(1)
+            self._limiter.set(limiter)
+        return await anyio.to_thread.run_sync(work, limiter=limiter)
+
+
+class TorchEngine:
+    """`TokenEngine` over a decoder and a KV cache.
+
+    The cache holds a prefix of `tokens`; a token that was just sampled is computed when the one after it is asked for.
+    `_logits` are those after the cache's last token, or None where they were not wanted or a cut has outdated them.
+    """
+
+    def __init__(
+        self, decoder: Decoder, store: KVStore, turns: Turns, *, context_length: int, prefill_chunk: int
+    ) -> None:
+        self._decoder, self._store, self._turns = decoder, store, turns
+        self._context_length, self._prefill_chunk = context_length, prefill_chunk
+        self._tokens: list[int] = []
+        self._kv = store.new()
+        self._logits: Tensor | None = None
+        self._computed = 0
+        self._marks_due: list[int] = []
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        return self._tokens
+
+    @property
+    def computed_tokens(self) -> int:
+        return self._computed
+
+    async def append(self, ids: Sequence[int]) -> None:
+        if len(self._tokens) + len(ids) > self._context_length:
+            raise ContextOverflowError(
+                f"{len(ids)} tokens do not fit: {len(self._tokens)} of {self._context_length} are in use.",
+                hint="Start a new session, shorten the input, or load the model with a larger context_length.",
+            )
+        vocabulary = range(self._decoder.vocab_size)
+        if unknown := [id for id in ids if id not in vocabulary]:
+            raise ConversationError(f"Token ids {unknown[:5]} are not in the model's {len(vocabulary)} tokens.")
+        self._tokens.extend(ids)
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[SampledToken, None]:
+        if not self._tokens:
+            raise ConversationError("There is nothing to generate from.", hint="Append a prompt first.")
+        thought = ThoughtMeter(request.thought_limit, request.in_thought)
+        for _ in range(min(request.max_tokens, self._context_length - len(self._tokens))):
+            if thought.must_close:
+                token = SampledToken(CHANNEL_CLOSE, forced=True)
+            else:
+                token = await self._sample(request.sampling)
+            # No await from here to the yield: a token is part of the sequence exactly if it was given out.
+            self._tokens.append(token.id)
+            thought.see(token.id)
+            yield token
+            if token.id in request.stop_ids:
+                return
+
+    async def mark(self) -> None:
+        length = len(self._tokens)
+        if length <= self._kv.length:
+            self._kv.mark(length)
+        else:
+            self._marks_due.append(length)
+
+    async def truncate(self, length: int) -> None:
+        if not 0 <= length <= len(self._tokens):
+            raise ConversationError(f"Cannot cut {len(self._tokens)} tokens to {length}.")
+        if length < self._kv.length:
+            self._kv.truncate(length)
+            self._logits = None
+        del self._tokens[length:]
+        self._marks_due = [mark for mark in self._marks_due if mark <= length]
+
+    async def close(self) -> None:
+        self._kv, self._logits = self._store.new(), None
+        self._tokens.clear()
+        self._marks_due.clear()
+
+    async def _sample(self, sampling: Sampling) -> SampledToken:
+        while True:
+            token = await self._turns.run(lambda: self._advance(sampling))
+            if token is not None:
+                return token
+
+    def _advance(self, sampling: Sampling) -> SampledToken | None:
+        """One chunk of work in a thread: returns the next token, or None while the cache is still behind."""
+        with torch.inference_mode():
+            end = len(self._tokens)
+            if self._kv.length == end and self._logits is None:  # cut back to where the logits were not kept
+                self._kv.truncate(end - 1)
+            if (start := self._kv.length) < end:
+                stop = min(end, start + self._prefill_chunk)
+                self._forward(self._tokens[start:stop], want_logits=stop == end)
+            if self._logits is None:
+                return None
+            id, logprob = choose(self._logits, sampling, end)
+            return SampledToken(id, logprob=logprob)
+
+    def _forward(self, ids: Sequence[int], *, want_logits: bool) -> None:
+        try:
+            self._logits = self._decoder.forward(ids, self._kv, want_logits=want_logits)
+        except BaseException:  # out of memory: some layers hold the chunk and some do not
+            self._kv, self._logits = self._store.new(), None
+            raise
+        self._computed += len(ids)
+        while self._marks_due and self._marks_due[0] <= self._kv.length:
+            self._kv.mark(self._marks_due.pop(0))

@@ -1,0 +1,248 @@
+"""The KV cache behind an engine: one seam, and the full-precision cache.
+
+An engine knows a cache only as `KVCache`; what a layer stores, and in which form, is the business of the `KVStore` that
+made it. Layers are read by the attention function that the store names, so a store may return something else than
+plain tensors to its own kernel.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin, DummyLayer, get_layer_types_and_kwargs
+from transformers.configuration_utils import PreTrainedConfig
+
+from g4agent_torch.attention import PACKED_SDPA
+
+MAX_MARKS: Final = 16
+"""Marks kept per cache. One more drops the mark that is cheapest to do without; see `DenseKVCache.mark`."""
+
+
+class KVCache(Protocol):
+    """Keys and values of one sequence."""
+
+    @property
+    def layers(self) -> Cache:
+        """What transformers' forward takes as `past_key_values`."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """Tokens whose keys and values are held."""
+        ...
+
+    def mark(self, length: int) -> None:
+        """Keeps what is needed to come back to `length`, which lies within the last forward pass or at its end."""
+        ...
+
+    def truncate(self, length: int) -> int:
+        """Cuts back to the longest prefix of at most `length` tokens that can be restored, and returns its length."""
+        ...
+
+
+class KVStore(Protocol):
+    """Makes caches for one model."""
+
+    @property
+    def attention(self) -> str:
+        """Name in transformers' `AttentionInterface` of the function that reads these caches."""
+        ...
+
+    def new(self) -> KVCache: ...
+
+
+class DenseKVStore:
+    """Caches in the model's own precision.
+
+    Args:
+        config: The text configuration of a Gemma 4.
+    """
+
+    attention = PACKED_SDPA
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        self._types, self._arguments = get_layer_types_and_kwargs(config)
+
+    def new(self) -> DenseKVCache:
+        layers: list[Any] = []
+        for kind, arguments in zip(self._types, self._arguments, strict=True):
+            if kind == "full_attention":
+                layers.append(GrowingLayer())
+            elif kind == "sliding_attention":
+                layers.append(WindowLayer(**arguments))
+            else:  # shares the keys and values of a layer below
+                assert kind == "dummy", kind
+                layers.append(DummyLayer())
+        return DenseKVCache(layers)
+
+
+class DenseKVCache:
+    """Full layers keep every position; sliding layers keep the window, and older windows for as long as a mark does."""
+
+    def __init__(self, layers: list[Any]) -> None:
+        self._cache = Cache(layers=layers)
+        self._windows = [layer for layer in layers if isinstance(layer, WindowLayer)]
+        self._full = [layer for layer in layers if isinstance(layer, GrowingLayer)]
+        self._marks: dict[int, list[Span]] = {}
+
+    @property
+    def layers(self) -> Cache:
+        return self._cache
+
+    @property
+    def length(self) -> int:
+        return self._full[0].length
+
+    def mark(self, length: int) -> None:
+        """Holds on to the present window buffers: no copy, but memory of up to two windows per mark.
+
+        Beyond `MAX_MARKS`, the mark with the fewest tokens between it and the one before goes, never the newest.
+        """
+        spans = [layer.span for layer in self._windows if layer.span is not None]
+        if not spans:  # nothing is held yet, and coming back to nothing needs nothing
+            return
+        assert spans[0].restorable(length) == length, (length, self.length)
+        self._marks[length] = spans
+        if len(self._marks) > MAX_MARKS:
+            lengths = sorted(self._marks)
+            cheapest = min(range(len(lengths) - 1), key=lambda i: lengths[i] - (lengths[i - 1] if i else 0))
+            del self._marks[lengths[cheapest]]
+
+    def truncate(self, length: int) -> int:
+        if length >= self.length:
+            return self.length
+        current = [layer.span for layer in self._windows if layer.span is not None]
+        best = max([current, *self._marks.values()], key=lambda spans: spans[0].restorable(length))
+        restored = best[0].restorable(length)
+        for layer, span in zip(self._windows, best, strict=True):
+            layer.restore(span, restored)
+        for full in self._full:
+            full.length = restored
+        self._marks = {at: spans for at, spans in self._marks.items() if at <= restored}
+        return restored
+
+
+class GrowingLayer(CacheLayerMixin):
+    """A full-attention layer: one buffer each for keys and values, grown by half when full.
+
+    Appending costs the new tokens only, whatever the length; `torch.cat` would copy the whole past for each token.
+    """
+
+    is_sliding = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.length = 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.keys = key_states.new_empty((*key_states.shape[:2], 0, key_states.shape[3]))
+        self.values = value_states.new_empty((*value_states.shape[:2], 0, value_states.shape[3]))
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Adds [1, KV, Q, D] and returns all, [1, KV, length, D]."""
+        if self.keys is None or self.values is None:
+            self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None and self.values is not None
+        end = self.length + key_states.shape[2]
+        capacity = self.keys.shape[2]
+        if end > capacity:
+            capacity = max(end, capacity + capacity // 2, 256)
+            self.keys = _moved(self.keys[:, :, : self.length], capacity)
+            self.values = _moved(self.values[:, :, : self.length], capacity)
+        self.keys[:, :, self.length : end] = key_states
+        self.values[:, :, self.length : end] = value_states
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.length + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+class Span:
+    """Consecutive positions of a sliding layer: row 0 of [1, KV, capacity, D] is position `base`, `end` is not written.
+
+    Rows below `end` never change while a mark holds the span: writing goes on behind them, and a cut drops the marks
+    beyond it.
+    """
+
+    __slots__ = ("base", "end", "floor", "keys", "values")
+
+    def __init__(self, keys: Tensor, values: Tensor, base: int, end: int, window: int) -> None:
+        self.keys, self.values, self.base, self.end = keys, values, base, end
+        self.floor = base + window - 1 if base else 0  # the shortest length whose window is wholly here
+
+    def restorable(self, length: int) -> int:
+        """The longest prefix of at most `length` tokens that this span can continue; 0 if only the empty one."""
+        at = min(length, self.end)
+        return at if at >= self.floor else 0
+
+
+class WindowLayer(CacheLayerMixin):
+    """A sliding layer. Tokens are written behind each other; a full buffer is left and its last window copied on.
+
+    `sliding_window` positions are kept although the next token sees one less, so that at least the last token can
+    always be taken back.
+    """
+
+    is_sliding = True
+
+    def __init__(self, sliding_window: int) -> None:
+        super().__init__()
+        self.window = sliding_window
+        self.span: Span | None = None
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        keys = key_states.new_empty((*key_states.shape[:2], 0, key_states.shape[3]))
+        values = value_states.new_empty((*value_states.shape[:2], 0, value_states.shape[3]))
+        self.span = Span(keys, values, 0, 0, self.window)
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Adds [1, KV, Q, D] and returns the last `window - 1` positions before them, and them."""
+        if self.span is None:
+            self.lazy_initialization(key_states, value_states)
+        span = self.span
+        assert span is not None
+        past, added = span.end, key_states.shape[2]
+        if past - span.base + added > span.keys.shape[2]:
+            base = max(span.base, past - self.window)
+            kept, capacity = slice(base - span.base, past - span.base), self.window + max(added, self.window)
+            keys, values = _moved(span.keys[:, :, kept], capacity), _moved(span.values[:, :, kept], capacity)
+            self.span = span = Span(keys, values, base, past, self.window)
+        start, end = past - span.base, past - span.base + added
+        span.keys[:, :, start:end] = key_states
+        span.values[:, :, start:end] = value_states
+        span.end = past + added
+        seen = max(0, start - self.window + 1)
+        return span.keys[:, :, seen:end], span.values[:, :, seen:end]
+
+    def restore(self, span: Span, length: int) -> None:
+        """Takes up `span` again, cut to `length`."""
+        span.end = length
+        self.span = span if length else None
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        seen = min(self.get_seq_length(), self.window - 1)
+        return seen + query_length, self.get_seq_length() - seen
+
+    def get_seq_length(self) -> int:
+        return 0 if self.span is None else self.span.end
+
+    def get_max_length(self) -> int:
+        return self.window
+
+
+def _moved(rows: Tensor, capacity: int) -> Tensor:
+    """A buffer [1, KV, capacity, D] that starts with `rows` [1, KV, n, D]."""
+    buffer = torch.empty((*rows.shape[:2], capacity, rows.shape[3]), dtype=rows.dtype, device=rows.device)
+    buffer[:, :, : rows.shape[2]] = rows
+    return buffer

@@ -1,0 +1,157 @@
+"""From a checkpoint to a runtime: device, precision, weights."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import torch
+import transformers
+from huggingface_hub import utils as hub_utils
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from g4agent.errors import ConfigError, ModelLoadError, RuntimeUnavailableError
+from g4agent.ports.runtime import ModelInfo
+from g4agent_torch.checkpoint import Checkpoint, Progress, open_checkpoint
+from g4agent_torch.decoder import Decoder
+from g4agent_torch.kv import DenseKVStore
+from g4agent_torch.runtime import TorchRuntime
+from g4agent_torch.tokenizer import TorchTokenizer
+
+DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""Not float16: activations of Gemma models leave its range."""
+DEFAULT_CONTEXT: Final = 131_072
+SMALL_BYTES: Final = 1_000_000_000
+"""Weights below this are kept in float32 on a CPU, and load too fast to talk about."""
+
+
+def load_runtime(
+    model: str,
+    *,
+    dtype: str,
+    device: str,
+    context_length: int | None,
+    offline: bool,
+    prefill_chunk: int | None,
+    progress: Progress | None,
+) -> TorchRuntime:
+    """See `g4agent_torch.load`."""
+    where = _device(device)
+    bars = progress is None and sys.stderr.isatty()
+    say = progress or _line_on_stderr
+    with _progress_bars(bars):
+        checkpoint = open_checkpoint(model, offline=offline, progress=say)
+        precision = _precision(dtype, where, checkpoint.weight_bytes)
+        started = time.monotonic()
+        large = checkpoint.weight_bytes >= SMALL_BYTES
+        if large:
+            say(f"{checkpoint.name}: loading {checkpoint.weight_bytes / 1e9:.1f} GB of weights")
+        with _progress_bars(bars and large):
+            weights = _load_weights(checkpoint, precision)
+    decoder = _decoder(weights, where, checkpoint)
+    if large:
+        say(f"{checkpoint.name}: ready on {where} after {time.monotonic() - started:.0f} s")
+    config = decoder.config
+    info = ModelInfo(
+        name=checkpoint.name,
+        fingerprint=checkpoint.fingerprint(),
+        variant="small" if getattr(config, "hidden_size_per_layer_input", 0) else "large",
+        context_length=_context_length(context_length, config.max_position_embeddings),
+        parameters=decoder.parameters,
+        dtype=str(precision).removeprefix("torch."),
+        device=str(where),
+    )
+    tokenizer = TorchTokenizer(checkpoint.folder / "tokenizer.json", decoder.vocab_size)
+    chunk = prefill_chunk or (256 if where.type == "cpu" else 2048)
+    return TorchRuntime(info, tokenizer, decoder, DenseKVStore(config), prefill_chunk=chunk)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"{name!r} is not a device.", hint="Use auto, cpu, cuda, cuda:1 or mps.") from error
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there.get(device.type, False):
+        raise RuntimeUnavailableError(
+            f"This machine has no device {name!r} that torch {torch.__version__} can use.",
+            hint="Use --device auto, or install the torch build for it: https://pytorch.org/get-started",
+        )
+    return device
+
+
+def _precision(name: str, device: torch.device, weight_bytes: int) -> torch.dtype:
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" and weight_bytes < SMALL_BYTES else torch.bfloat16
+    if name not in DTYPES:
+        raise ConfigError(f"{name!r} is not a precision.", hint=f"Use auto, {' or '.join(DTYPES)}.")
+    return DTYPES[name]
+
+
+def _context_length(asked: int | None, longest: int) -> int:
+    if asked is None:
+        return min(longest, DEFAULT_CONTEXT)
+    if not 0 < asked <= longest:
+        raise ConfigError(f"A context of {asked} tokens is not possible: the model was built for {longest}.")
+    return asked
+
+
+def _load_weights(checkpoint: Checkpoint, dtype: torch.dtype) -> PreTrainedModel:
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            checkpoint.folder, dtype=dtype, local_files_only=True, output_loading_info=True
+        )
+    except Exception as error:  # transformers raises whatever its parts raise: config, weights, memory
+        raise ModelLoadError(
+            f"transformers {transformers.__version__} cannot load {checkpoint.folder}: {error}",
+            hint="Download the checkpoint again, or update: pip install -U 'g4agent[torch]'",
+        ) from error
+    if missing := sorted(report["missing_keys"]):
+        raise ModelLoadError(
+            f"{checkpoint.folder} lacks {len(missing)} weights, {missing[0]} among them.",
+            hint="The checkpoint is incomplete, or was written for another configuration: download it again.",
+        )
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def _decoder(model: PreTrainedModel, device: torch.device, checkpoint: Checkpoint) -> Decoder:
+    try:
+        return Decoder(model, DenseKVStore.attention, device)
+    except torch.OutOfMemoryError as error:
+        raise ModelLoadError(
+            f"The weights of {checkpoint.name} do not fit in the memory of {device}.",
+            hint="Take a smaller model (`g4agent models` lists what each needs), or --device cpu.",
+        ) from error
+
+
+def _line_on_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _progress_bars(shown: bool) -> Iterator[None]:
+    """Switches the progress bars of transformers and the hub client on or off, and back afterwards."""
+    before = transformers_logging.is_progress_bar_enabled(), not hub_utils.are_progress_bars_disabled()
+    _switch_bars(shown and before[0], shown and before[1])
+    try:
+        yield
+    finally:
+        _switch_bars(*before)
+
+
+def _switch_bars(weights: bool, downloads: bool) -> None:
+    (transformers_logging.enable_progress_bar if weights else transformers_logging.disable_progress_bar)()
+    (hub_utils.enable_progress_bars if downloads else hub_utils.disable_progress_bars)()

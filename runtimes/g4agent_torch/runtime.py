@@ -1,0 +1,38 @@
+"""One set of Gemma 4 weights in this process."""
+
+from __future__ import annotations
+
+from g4agent.ports.runtime import ModelInfo
+from g4agent_torch.decoder import Decoder
+from g4agent_torch.engine import TorchEngine, Turns
+from g4agent_torch.kv import KVStore
+from g4agent_torch.tokenizer import TorchTokenizer
+
+
+class TorchRuntime:
+    """`TokenRuntime` over torch. Made by `g4agent_torch.load`."""
+
+    def __init__(
+        self, info: ModelInfo, tokenizer: TorchTokenizer, decoder: Decoder, store: KVStore, *, prefill_chunk: int
+    ) -> None:
+        self.info = info
+        self.tokenizer = tokenizer
+        self._decoder: Decoder | None = decoder
+        self._store = store
+        self._turns = Turns()
+        self._prefill_chunk = prefill_chunk
+
+    async def open_engine(self) -> TorchEngine:
+        """A new, empty session. Engines take turns on the weights, token by token."""
+        assert self._decoder is not None, "the runtime is closed"
+        return TorchEngine(
+            self._decoder,
+            self._store,
+            self._turns,
+            context_length=self.info.context_length,
+            prefill_chunk=self._prefill_chunk,
+        )
+
+    async def close(self) -> None:
+        """Lets the weights go; they are freed with the last engine."""
+        self._decoder = None

@@ -1,0 +1,104 @@
+"""Gemma 4 models with random weights: the official layer patterns, sharing and ratios, at a size that runs in a test.
+
+Sizes after gemma4 `_VARIANTS` of transformers' convert script; widths are scaled down, the structure is kept: per-layer
+embeddings and shared KV layers (E2B, E4B), K=V on global layers (12B, 26B-A4B, 31B), experts (26B-A4B).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import (
+    Gemma4ForCausalLM,
+    Gemma4TextConfig,
+    Gemma4UnifiedForCausalLM,
+    Gemma4UnifiedTextConfig,
+    PreTrainedModel,
+)
+
+VARIANTS = ("E2B", "E4B", "12B", "26B-A4B", "31B")
+VOCABULARY = 420
+WINDOW = 16
+
+
+def pattern(local: int, periods: int) -> list[str]:
+    """`local` sliding layers and a full one, `periods` times."""
+    return (["sliding_attention"] * local + ["full_attention"]) * periods
+
+
+COMMON: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "head_dim": 8,
+    "global_head_dim": 16,
+    "sliding_window": WINDOW,
+    "final_logit_softcapping": 30.0,
+    "max_position_embeddings": 4096,
+    "initializer_range": 0.3,
+    "eos_token_id": [1, 106],
+}
+SMALL: dict[str, Any] = {
+    "vocab_size_per_layer_input": VOCABULARY,
+    "hidden_size_per_layer_input": 8,
+    "num_attention_heads": 8,
+}
+LARGE: dict[str, Any] = {"attention_k_eq_v": True, "use_bidirectional_attention": "vision"}
+SPECIFIC: dict[str, dict[str, Any]] = {
+    "E2B": SMALL
+    | {"layer_types": pattern(4, 4), "num_key_value_heads": 1, "num_kv_shared_layers": 10, "use_double_wide_mlp": True},
+    "E4B": SMALL | {"layer_types": pattern(5, 3), "num_key_value_heads": 2, "num_kv_shared_layers": 6},
+    "12B": LARGE
+    | {
+        "layer_types": pattern(5, 2),
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "num_global_key_value_heads": 1,
+    },
+    "26B-A4B": LARGE
+    | {
+        "layer_types": pattern(5, 2),
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "num_global_key_value_heads": 2,
+        "hidden_size_per_layer_input": 0,
+        "enable_moe_block": True,
+        "num_experts": 16,
+        "top_k_experts": 8,
+        "moe_intermediate_size": 16,
+    },
+    "31B": LARGE
+    | {
+        "layer_types": pattern(5, 2),
+        "num_attention_heads": 32,
+        "num_key_value_heads": 16,
+        "num_global_key_value_heads": 4,
+        "hidden_size_per_layer_input": 0,
+    },
+}
+
+
+def text_config(variant: str) -> Gemma4TextConfig | Gemma4UnifiedTextConfig:
+    """The scaled-down text configuration of an official variant."""
+    values = COMMON | SPECIFIC[variant]
+    kind = Gemma4UnifiedTextConfig if variant == "12B" else Gemma4TextConfig
+    return kind(num_hidden_layers=len(values["layer_types"]), **values)
+
+
+def randomise(model: PreTrainedModel, seed: int = 0) -> PreTrainedModel:
+    """Gives every norm and scalar a weight of its own, so that leaving one out changes the logits."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in (*model.named_parameters(), *model.named_buffers()):
+            if name.endswith(("norm.weight", "layer_scalar")):
+                parameter.copy_(0.5 + torch.rand(parameter.shape, generator=generator))
+    return model.eval()
+
+
+def text_model(variant: str) -> PreTrainedModel:
+    """A random text model of an official variant, in float32."""
+    torch.manual_seed(0)
+    config = text_config(variant)
+    kind = Gemma4UnifiedForCausalLM if variant == "12B" else Gemma4ForCausalLM
+    return randomise(kind(config))
