@@ -63,7 +63,7 @@ def locate(place: str | os.PathLike[str] | None) -> URL:
                 hint="Sessions are kept in SQLite: give the path of a file, or sqlite:///path/to/file.db",
             )
         return url
-    path = default_path() if place is None else Path(place)
+    path = default_path() if place is None else Path(place).expanduser()
     try:
         if place is None:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any
 
 from sqlalchemy import RowMapping
 
@@ -16,8 +16,6 @@ from g4agent.messages import ToolError, ToolResult
 from g4agent.ports.runtime import Sampling, TranscriptDelta
 from g4agent.store.records import CallRecord, SessionSummary, StepRecord, StoredCall, StoredSession, StoredStep
 from g4agent.verdict import Outcome, Verdict
-
-Row: TypeAlias = RowMapping
 
 TITLE_LENGTH = 200
 
@@ -120,15 +118,17 @@ def joined_transcript(deltas: Iterable[tuple[int, bytes]]) -> list[int]:
     return ids
 
 
-def stored_verdict(row: Row) -> Verdict | None:
+def stored_verdict(row: RowMapping) -> Verdict | None:
+    """From the two columns of a verdict."""
     return None if row["outcome"] is None else Verdict(Outcome(row["outcome"]), row["reason"])
 
 
-def stored_usage(row: Row) -> Usage:
+def stored_usage(row: RowMapping) -> Usage:
+    """From the four columns of a usage."""
     return Usage(row["prompt_tokens"], row["generated_tokens"], row["thought_tokens"], row["seconds"])
 
 
-def stored_session(row: Row) -> StoredSession:
+def stored_session(row: RowMapping) -> StoredSession:
     """From a row of `sessions` joined with `progress`."""
     return StoredSession(
         id=row["id"],
@@ -150,7 +150,7 @@ def stored_session(row: Row) -> StoredSession:
     )
 
 
-def summary(row: Row) -> SessionSummary:
+def summary(row: RowMapping) -> SessionSummary:
     """From the columns of a summary."""
     return SessionSummary(
         id=row["id"],
@@ -165,7 +165,8 @@ def summary(row: Row) -> SessionSummary:
     )
 
 
-def stored_step(row: Row) -> StoredStep:
+def stored_step(row: RowMapping) -> StoredStep:
+    """From a row of `steps`."""
     return StoredStep(
         index=row["step"],
         kind=row["kind"],
@@ -176,7 +177,7 @@ def stored_step(row: Row) -> StoredStep:
     )
 
 
-def stored_call(row: Row) -> StoredCall:
+def stored_call(row: RowMapping) -> StoredCall:
     """From a row of `calls`."""
     result = None
     if row["state"] == "done":

@@ -123,7 +123,9 @@ class Store:
         Raises StoreError if the step is not the session's next one, or its transcript would leave a gap.
         """
         old_snapshot = None if step.workspace is None else self._workspace_name(session_id)
-        snapshot = _Snapshot.of(step.workspace, old_snapshot)
+        snapshot = None if step.workspace is None else _blob(step.workspace)
+        if snapshot is not None and snapshot["sha256"] == old_snapshot:
+            snapshot = None
         now = datetime.now(UTC)
         with self._writing() as db:
             if snapshot is not None:
@@ -172,12 +174,12 @@ class Store:
             found = db.execute(query).mappings().all()
             if not key or not found:
                 raise self._not_found(db, id_or_prefix)
-        if len(found) > 1 and found[-1]["id"] != key:
+        if len(found) > 1:
             names = ", ".join(row["id"] for row in found[:_NEAR])
             raise SessionNotFoundError(
                 f"Several sessions begin with {id_or_prefix!r}.", hint=f"Give more of the id: {names}"
             )
-        return rows.stored_session(found[-1])
+        return rows.stored_session(found[0])
 
     def list_sessions(self, limit: int | None = None) -> list[SessionSummary]:
         """Sessions, the last used first."""

@@ -146,7 +146,9 @@ def _find_shards(folder: Path, hint: str) -> tuple[Path, ...]:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelLoadError(f"{index} is not an index of weights ({error!r}).", hint=hint) from error
         if missing := [name for name in names if not (folder / name).is_file()]:
-            raise ModelLoadError(f"{folder} lacks {len(missing)} of {len(names)} weight files: {missing[0]}…", hint=hint)
+            raise ModelLoadError(
+                f"{folder} lacks {len(missing)} of {len(names)} weight files: {missing[0]}…", hint=hint
+            )
         return tuple(folder / name for name in names)
     if single.is_file():
         return (single,)

@@ -36,7 +36,7 @@ COMMON: dict[str, Any] = {
     "sliding_window": WINDOW,
     "final_logit_softcapping": 30.0,
     "max_position_embeddings": 4096,
-    "initializer_range": 0.3,
+    "initializer_range": 0.1,
     "eos_token_id": [1, 106],
 }
 SMALL: dict[str, Any] = {
