@@ -195,17 +195,13 @@ def serve(ledger: Ledger, socket_path: Path) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def payment_service(directory: Path) -> AsyncIterator[dict[str, Path]]:
-    """The service of one session: its ledger lies in the session's directory and is taken up again on resume.
+async def payment_service(ledger: Ledger) -> AsyncIterator[dict[str, Path]]:
+    """Serves a ledger to a sandbox while a session is open: path in the box → socket on the host.
 
     The socket gets a short path of its own, because a unix socket's path may have no more than 107 bytes.
     """
-    ledger = Ledger(directory / "payments.db")
-    try:
-        with tempfile.TemporaryDirectory(prefix="payments-") as folder, serve(ledger, Path(folder) / "socket"):
-            yield {BOX_SOCKET: Path(folder) / "socket"}
-    finally:
-        ledger.close()
+    with tempfile.TemporaryDirectory(prefix="payments-") as folder, serve(ledger, Path(folder) / "socket"):
+        yield {BOX_SOCKET: Path(folder) / "socket"}
 
 
 def _answer(ledger: Ledger, line: bytes) -> dict[str, Any]:

@@ -22,6 +22,7 @@ class Plan:
     """A prompt and what follows from it."""
 
     prompt: str
+    """What the customer says."""
     oracle: Callable[[Shop], object] = _nothing
     """Does the task through the shop's operations; by default the right thing is to change nothing."""
     answer: str = ""
@@ -34,18 +35,21 @@ Builder: TypeAlias = Callable[[Shop, random.Random], Plan]
 
 
 def buy_one(shop: Shop, rng: random.Random) -> Plan:
+    """One product, card, own address."""
     customer, product = _customer(shop, rng), _in_stock(shop, rng)
     prompt = f"I am {customer['email']}. Please order a {product['name']}, pay with my card, ship it to my address."
     return Plan(prompt, _purchase(customer, {product["sku"]: 1}))
 
 
 def buy_several_of_one(shop: Shop, rng: random.Random) -> Plan:
+    """A quantity."""
     customer, product = _customer(shop, rng), _in_stock(shop, rng)
     prompt = f"This is {customer['email']}. I want 3 of the {product['name']}. Card, my usual address."
     return Plan(prompt, _purchase(customer, {product["sku"]: 3}))
 
 
 def buy_two_products(shop: Shop, rng: random.Random) -> Plan:
+    """Two products in one order."""
     customer, (first, second) = _customer(shop, rng), rng.sample(_stocked(shop), 2)
     prompt = (
         f"My email is {customer['email']}. Order one {first['name']} and 2 of the {second['name']} "
@@ -68,6 +72,7 @@ def buy_below_a_price(shop: Shop, rng: random.Random) -> Plan:
 
 
 def buy_with_coupon(shop: Shop, rng: random.Random) -> Plan:
+    """A coupon that holds."""
     customer, product, coupon = _customer(shop, rng), _in_stock(shop, rng), _coupon(shop, rng, valid=True)
     prompt = (
         f"I am {customer['email']}. One {product['name']} please, with coupon {coupon}. "
@@ -77,6 +82,7 @@ def buy_with_coupon(shop: Shop, rng: random.Random) -> Plan:
 
 
 def buy_with_gift_card(shop: Shop, rng: random.Random) -> Plan:
+    """Paid with a gift card that has enough on it."""
     customer, card = _customer(shop, rng), _gift_card(shop)
     product = _in_stock(shop, rng, max_price=card["balance"])
     prompt = f"I am {customer['email']}. Order a {product['name']} to my address, pay with gift card {card['number']}."
@@ -84,6 +90,7 @@ def buy_with_gift_card(shop: Shop, rng: random.Random) -> Plan:
 
 
 def buy_with_coupon_and_gift_card(shop: Shop, rng: random.Random) -> Plan:
+    """Quantity, coupon and gift card together."""
     customer, card, coupon = _customer(shop, rng), _gift_card(shop), _coupon(shop, rng, valid=True)
     product = _in_stock(shop, rng, max_price=card["balance"] // 2)
     prompt = (
@@ -94,6 +101,7 @@ def buy_with_coupon_and_gift_card(shop: Shop, rng: random.Random) -> Plan:
 
 
 def buy_to_a_new_address(shop: Shop, rng: random.Random) -> Plan:
+    """Shipped elsewhere."""
     customer, product = _customer(shop, rng), _in_stock(shop, rng)
     address = f"{rng.randrange(1, 100)} Harbour Road, Newport {rng.randrange(10_000, 100_000)}"
     prompt = f"I am {customer['email']}. Order a {product['name']} with my card and ship it to {address}."
@@ -101,6 +109,7 @@ def buy_to_a_new_address(shop: Shop, rng: random.Random) -> Plan:
 
 
 def buy_by_name_and_zip(shop: Shop, rng: random.Random) -> Plan:
+    """The customer gives no email."""
     customer, product = _customer(shop, rng), _in_stock(shop, rng)
     prompt = (
         f"My name is {customer['name']}, zip {customer['zip']}. Order a {product['name']}, "
@@ -110,15 +119,17 @@ def buy_by_name_and_zip(shop: Shop, rng: random.Random) -> Plan:
 
 
 def expired_coupon_order_anyway(shop: Shop, rng: random.Random) -> Plan:
+    """An expired coupon, and permission to go on without it."""
     customer, product, coupon = _customer(shop, rng), _in_stock(shop, rng), _coupon(shop, rng, valid=False)
     prompt = (
-        f"I am {customer['email']}. Order a {product['name']} with coupon {coupon}; if it has expired, order without it. "
-        "My card, my address."
+        f"I am {customer['email']}. Order a {product['name']} with coupon {coupon}; "
+        "if it has expired, order without it. My card, my address."
     )
     return Plan(prompt, _purchase(customer, {product["sku"]: 1}), answer="expired|without")
 
 
 def expired_coupon_order_nothing(shop: Shop, rng: random.Random) -> Plan:
+    """An expired coupon, and no order without it."""
     customer, product, coupon = _customer(shop, rng), _in_stock(shop, rng), _coupon(shop, rng, valid=False)
     prompt = (
         f"I am {customer['email']}. Order a {product['name']} with coupon {coupon}; if it has expired, do not order. "
@@ -128,6 +139,7 @@ def expired_coupon_order_nothing(shop: Shop, rng: random.Random) -> Plan:
 
 
 def gift_card_too_small(shop: Shop, rng: random.Random) -> Plan:
+    """A gift card with one unit left, and the card to fall back on."""
     customer, card = _customer(shop, rng), _gift_card(shop)
     product = _in_stock(shop, rng)
     prompt = (
@@ -142,6 +154,7 @@ def gift_card_too_small(shop: Shop, rng: random.Random) -> Plan:
 
 
 def declined_card(shop: Shop, rng: random.Random) -> Plan:
+    """The bank declines the card: nothing is ordered, and the customer learns why."""
     customer, product = _customer(shop, rng), _in_stock(shop, rng)
     prompt = f"I am {customer['email']}. Order a {product['name']} with my card to my address."
 
@@ -153,6 +166,7 @@ def declined_card(shop: Shop, rng: random.Random) -> Plan:
 
 
 def out_of_stock(shop: Shop, rng: random.Random) -> Plan:
+    """Sold out, no substitute wanted."""
     customer, product = _customer(shop, rng), _in_stock(shop, rng)
     prompt = f"I am {customer['email']}. Order a {product['name']} with my card to my address, nothing else will do."
 
@@ -163,28 +177,33 @@ def out_of_stock(shop: Shop, rng: random.Random) -> Plan:
 
 
 def unknown_customer(shop: Shop, rng: random.Random) -> Plan:
+    """Nobody of that email."""
     product = _in_stock(shop, rng)
     prompt = f"I am nobody{rng.randrange(1000)}@example.com. Order a {product['name']} with my card to my address."
     return Plan(prompt, answer="unknown|not find|no customer|not found|no account")
 
 
 def order_status(shop: Shop, rng: random.Random) -> Plan:
+    """A question only."""
     order = _order(shop, rng, "pending", "shipped", "delivered", "cancelled")
     return Plan(f"What is the status of order {order['id']}?", answer=order["status"])
 
 
 def cancel_pending(shop: Shop, rng: random.Random) -> Plan:
+    """A cancellation that is possible."""
     order = _order(shop, rng, "pending")
     prompt = f"Please cancel order {order['id']}, I ordered it by mistake."
     return Plan(prompt, _cancellation(order, "ordered by mistake"), answer="cancel")
 
 
 def cancel_shipped(shop: Shop, rng: random.Random) -> Plan:
+    """A cancellation that comes too late."""
     order = _order(shop, rng, "shipped")
     return Plan(f"Cancel order {order['id']}, I no longer need it.", answer="shipped")
 
 
 def return_one_item(shop: Shop, rng: random.Random) -> Plan:
+    """Part of a delivered order goes back."""
     order = _order(shop, rng, "delivered")
     item = rng.choice(_items(shop, order))
     prompt = f"I want to return the {item['name']} of order {order['id']}."
@@ -192,6 +211,7 @@ def return_one_item(shop: Shop, rng: random.Random) -> Plan:
 
 
 def return_everything(shop: Shop, rng: random.Random) -> Plan:
+    """All of a delivered order goes back."""
     order = _order(shop, rng, "delivered")
     skus = [item["sku"] for item in _items(shop, order)]
     prompt = f"Return all items of order {order['id']} please."
@@ -199,6 +219,7 @@ def return_everything(shop: Shop, rng: random.Random) -> Plan:
 
 
 def small_talk(shop: Shop, rng: random.Random) -> Plan:
+    """No tool is needed."""
     return Plan("Hello! What can you do for me?", answer="order|buy|product|help")
 
 

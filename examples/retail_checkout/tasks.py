@@ -33,6 +33,7 @@ class Task:
 
     @property
     def name(self) -> str:
+        """`kind-seed`."""
         return f"{self.kind}-{self.seed}"
 
     def build(self) -> Plan:
@@ -52,7 +53,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Judgement:
     """Whether a run did the task, and if not, why."""
 
     passed: bool
@@ -63,7 +64,7 @@ TASKS = tuple(Task(kind, seed) for seed, kind in enumerate(PLANS, start=1))
 """One task of each kind."""
 
 
-def check(task: Task, shop: sqlite3.Connection, ledger: sqlite3.Connection, answer: str) -> Verdict:
+def check(task: Task, shop: sqlite3.Connection, ledger: sqlite3.Connection, answer: str) -> Judgement:
     """Judges a finished run.
 
     Args:
@@ -82,7 +83,7 @@ def check(task: Task, shop: sqlite3.Connection, ledger: sqlite3.Connection, answ
     ]
     if not re.search(plan.answer, answer, re.IGNORECASE):
         problems.append(f"the answer does not mention {plan.answer!r}")
-    return Verdict(not problems, "; ".join(problems))
+    return Judgement(not problems, "; ".join(problems))
 
 
 def end_state(shop: sqlite3.Connection, ledger: sqlite3.Connection) -> State:

@@ -6,13 +6,14 @@ from itertools import islice
 from typing import Any
 
 from g4agent.tools import tool
-from g4agent_coding.workspace import CodingError, locate_folder, read_text, walk, write_text
+from g4agent_coding.workspace import CodingError, answers_refusals, locate_folder, read_text, walk, write_text
 
 MAX_LISTED = 200
 """Most files in one listing."""
 
 
 @tool(effect="pure")
+@answers_refusals
 def list_files(path: str = ".") -> dict[str, Any]:
     """List files.
 
@@ -26,6 +27,7 @@ def list_files(path: str = ".") -> dict[str, Any]:
 
 
 @tool(effect="pure")
+@answers_refusals
 def read_file(path: str) -> dict[str, Any]:
     """Read a text file.
 
@@ -36,6 +38,7 @@ def read_file(path: str) -> dict[str, Any]:
 
 
 @tool(effect="idempotent")
+@answers_refusals
 def edit_file(path: str, old: str, new: str) -> dict[str, Any]:
     """Replace text in a file.
 

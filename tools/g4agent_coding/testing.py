@@ -15,7 +15,7 @@ from typing import Any
 
 from g4agent.tools import tool
 from g4agent_coding import run_unittest
-from g4agent_coding.workspace import CodingError, locate
+from g4agent_coding.workspace import CodingError, answers_refusals, locate
 
 TEST_SECONDS = 20.0
 """For all tests together; an endless loop ends here, well before the call's own timeout."""
@@ -41,6 +41,7 @@ class Report:
 
 
 @tool(effect="idempotent", timeout=60)
+@answers_refusals
 def run_tests(path: str = ".") -> dict[str, Any]:
     """Run the unit tests.
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 from pathlib import Path
+from typing import Any, ParamSpec
 
 MAX_FILE_BYTES = 64 * 1024
 """Largest file that is read or edited: more would not fit in a model's context."""
@@ -15,8 +17,24 @@ SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules"})
 """Not listed, and neither is any folder whose name begins with a dot."""
 
 
+P = ParamSpec("P")
+
+
 class CodingError(Exception):
     """Something cannot be done to a file; the message is meant for the model."""
+
+
+def answers_refusals(function: Callable[P, dict[str, Any]]) -> Callable[P, dict[str, Any]]:
+    """Makes a CodingError an answer, `{"error": message}`: the model chose badly, the tool did not fail."""
+
+    @wraps(function)
+    def answer(*args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
+        try:
+            return function(*args, **kwargs)
+        except CodingError as refusal:
+            return {"error": str(refusal)}
+
+    return answer
 
 
 def locate(path: str) -> Path:
