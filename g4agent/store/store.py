@@ -15,13 +15,13 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import URL, Connection, delete, select
+from sqlalchemy import Connection, delete, select
 
 from g4agent.errors import SessionNotFoundError, StoreError
 from g4agent.store import rows, statements
@@ -66,7 +66,7 @@ class Store:
             busy_seconds: How long to wait for another process's commit.
         """
         url = locate(place)
-        location = _name(url)
+        location = url.database or ":memory:"
         with translated_errors(location):
             connection = connect(url, busy_seconds)
             try:
@@ -122,15 +122,12 @@ class Store:
 
         Raises StoreError if the step is not the session's next one, or its transcript would leave a gap.
         """
-        old_snapshot = None if step.workspace is None else self._workspace_name(session_id)
-        snapshot = None if step.workspace is None else _blob(step.workspace)
-        if snapshot is not None and snapshot["sha256"] == old_snapshot:
-            snapshot = None
+        blob, replaced = self._changed_workspace(session_id, step.workspace)
         now = datetime.now(UTC)
         with self._writing() as db:
-            if snapshot is not None:
-                db.execute(statements.ADD_BLOB, snapshot.row)
-            values = rows.advance(session_id, step, now, snapshot.name if snapshot else None)
+            if blob is not None:
+                db.execute(statements.ADD_BLOB, blob)
+            values = rows.advance(session_id, step, now, blob["sha256"] if blob else None)
             if not db.execute(statements.ADVANCE, values).rowcount:
                 self._check_position(db, session_id, step.index, step.delta.start)
             db.execute(statements.ADD_STEP, rows.step(session_id, step, now))
@@ -138,8 +135,8 @@ class Store:
             if step.calls:
                 results = [rows.call(session_id, step.index, call) for call in step.calls]
                 self._write_calls(db, session_id, step.index, results)
-            if snapshot is not None and old_snapshot is not None:
-                db.execute(statements.DROP_BLOB, {"p_sha256": old_snapshot})
+            if replaced is not None:
+                db.execute(statements.DROP_BLOB, {"p_sha256": replaced})
 
     def end_turn(self, session_id: str, verdict: Verdict) -> None:
         """Records how the last user turn ended, where its last step did not say so."""
@@ -241,10 +238,19 @@ class Store:
             self._connection.exec_driver_sql("BEGIN")
             yield self._connection
 
-    def _workspace_name(self, session_id: str) -> str | None:
+    def _changed_workspace(self, session_id: str, workspace: bytes | None) -> tuple[dict[str, Any] | None, str | None]:
+        """The blob to write, compressed before the commit begins, and the name of the one that it replaces.
+
+        Both are None where the workspace is as it was.
+        """
+        if workspace is None:
+            return None, None
         with self._reading() as db:
-            name: str | None = db.execute(statements.WORKSPACE_NAME, {"p_session": session_id}).scalar()
-        return name
+            present: str | None = db.execute(statements.WORKSPACE_NAME, {"p_session": session_id}).scalar()
+        name = hashlib.sha256(workspace).hexdigest()
+        if name == present:
+            return None, None
+        return {"sha256": name, "size": len(workspace), "data": zlib.compress(workspace, level=1)}, present
 
     @staticmethod
     def _write_calls(db: Connection, session_id: str, step: int, calls: Sequence[dict[str, Any]]) -> None:
@@ -280,26 +286,6 @@ class Store:
         near = difflib.get_close_matches(session_id.lower(), recent, _NEAR, cutoff=0.6) or recent[:_NEAR]
         hint = f"Sessions near it: {', '.join(near)}" if near else "The store has no sessions yet."
         return SessionNotFoundError(f"There is no session {session_id!r} in {self.location}.", hint=hint)
-
-
-@dataclass(frozen=True, slots=True)
-class _Snapshot:
-    """A workspace to be committed, compressed before the commit begins."""
-
-    name: str
-    row: dict[str, Any]
-
-    @classmethod
-    def of(cls, workspace: bytes | None, present: str | None) -> _Snapshot | None:
-        """None where there is nothing to write: no snapshot, or the one that the session has."""
-        name = None if workspace is None else hashlib.sha256(workspace).hexdigest()
-        if workspace is None or name is None or name == present:
-            return None
-        return cls(name, {"sha256": name, "size": len(workspace), "data": zlib.compress(workspace, level=1)})
-
-
-def _name(url: URL) -> str:
-    return url.database or "in memory"
 
 
 def _disconnect(connection: Connection) -> None:
