@@ -17,7 +17,7 @@ from g4agent.errors import ModelLoadError
 Progress: TypeAlias = Callable[[str], None]
 
 MODEL_TYPES: Final = frozenset({"gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text"})
-"""`model_type` of the checkpoints that can be run: Gemma4For{CausalLM,ConditionalGeneration} and their Unified sisters."""
+"""`model_type` of what can be run: Gemma4ForCausalLM, Gemma4ForConditionalGeneration and their Unified sisters."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_FILES = ("*.json", "*.safetensors")

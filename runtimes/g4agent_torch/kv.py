@@ -133,7 +133,7 @@ class GrowingLayer(CacheLayerMixin):
     is_sliding = False
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.length = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -196,7 +196,7 @@ class WindowLayer(CacheLayerMixin):
     is_sliding = True
 
     def __init__(self, sliding_window: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.window = sliding_window
         self.span: Span | None = None
 

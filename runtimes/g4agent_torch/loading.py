@@ -6,11 +6,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import torch
 import transformers
-from huggingface_hub import utils as hub_utils
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -110,7 +110,7 @@ def _context_length(asked: int | None, longest: int) -> int:
 
 def _load_weights(checkpoint: Checkpoint, dtype: torch.dtype) -> PreTrainedModel:
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             checkpoint.folder, dtype=dtype, local_files_only=True, output_loading_info=True
         )
     except Exception as error:  # transformers raises whatever its parts raise: config, weights, memory
@@ -118,13 +118,13 @@ def _load_weights(checkpoint: Checkpoint, dtype: torch.dtype) -> PreTrainedModel
             f"transformers {transformers.__version__} cannot load {checkpoint.folder}: {error}",
             hint="Download the checkpoint again, or update: pip install -U 'g4agent[torch]'",
         ) from error
-    if missing := sorted(report["missing_keys"]):
+    model: PreTrainedModel = loaded[0]
+    if missing := sorted(loaded[1]["missing_keys"]):
         raise ModelLoadError(
             f"{checkpoint.folder} lacks {len(missing)} weights, {missing[0]} among them.",
             hint="The checkpoint is incomplete, or was written for another configuration: download it again.",
         )
-    loaded: PreTrainedModel = model
-    return loaded
+    return model
 
 
 def _decoder(model: PreTrainedModel, device: torch.device, checkpoint: Checkpoint) -> Decoder:
@@ -144,7 +144,7 @@ def _line_on_stderr(line: str) -> None:
 @contextmanager
 def _progress_bars(shown: bool) -> Iterator[None]:
     """Switches the progress bars of transformers and the hub client on or off, and back afterwards."""
-    before = transformers_logging.is_progress_bar_enabled(), not hub_utils.are_progress_bars_disabled()
+    before = transformers_logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
     _switch_bars(shown and before[0], shown and before[1])
     try:
         yield
@@ -153,5 +153,11 @@ def _progress_bars(shown: bool) -> Iterator[None]:
 
 
 def _switch_bars(weights: bool, downloads: bool) -> None:
-    (transformers_logging.enable_progress_bar if weights else transformers_logging.disable_progress_bar)()
-    (hub_utils.enable_progress_bars if downloads else hub_utils.disable_progress_bars)()
+    if weights:
+        transformers_logging.enable_progress_bar()
+    else:
+        transformers_logging.disable_progress_bar()
+    if downloads:
+        enable_progress_bars()
+    else:
+        disable_progress_bars()
