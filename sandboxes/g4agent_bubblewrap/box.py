@@ -1,0 +1,315 @@
+"""The host's side of one open box."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import json
+import os
+import posixpath
+import signal
+import socket
+import tarfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from types import MappingProxyType
+from typing import cast
+
+import anyio
+
+from g4agent.errors import BoxClosedError, WorkspacePathError
+from g4agent.messages import JsonValue, ToolError, ToolErrorKind
+from g4agent.ports.sandbox import BoxSpec, ExecResult, LimitName, MiB, PythonCall, PythonOutcome
+from g4agent_bubblewrap.cgroup import BoxCgroup
+from g4agent_bubblewrap.channel import Lost, Reply, receive, send
+from g4agent_bubblewrap.inside.protocol import Head
+from g4agent_bubblewrap.process import BoxProcess
+from g4agent_bubblewrap.rootfs import WORKSPACE
+
+NAME = "bubblewrap"
+GRACE = 1.0
+"""Seconds past a call's deadline in which the box itself must have ended it."""
+END_PATIENCE = 10.0
+"""Seconds for the supervisor to end a call when told to, or to exit when the box is closed."""
+FILE_TIMEOUT = 60.0
+HEAD_SLACK = 1 * MiB
+"""Bytes that an answer may have on top of its payload."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """What is left of a request that gave no answer."""
+
+    timed_out: bool
+
+
+class BubblewrapBox:
+    """One session's box; see `g4agent.ports.sandbox.Box`. Made by `BubblewrapSandbox.open`."""
+
+    workspace = PurePosixPath(WORKSPACE)
+
+    def __init__(
+        self,
+        spec: BoxSpec,
+        process: BoxProcess,
+        control: socket.socket,
+        cgroup: BoxCgroup | None,
+        degraded: tuple[LimitName, ...],
+    ) -> None:
+        self._spec = spec
+        self._process = process
+        self._control = control
+        self._cgroup = cgroup
+        self._degraded = degraded
+        self._requests = itertools.count(1)
+        self._running: set[int] = set()
+        self._sending = anyio.Lock()
+        self._closed = False
+        self._failure: str | None = None
+
+    async def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        timeout: float | None = None,
+        env: Mapping[str, str] = MappingProxyType({}),
+        cwd: str | None = None,
+    ) -> ExecResult:
+        """Runs a command; 127 means that it was not found, 126 that it cannot be executed."""
+        head = {"argv": list(argv), "env": dict(env), "cwd": cwd or "."}
+        result, _ = await self._run({"op": "exec"}, head, stdin, timeout)
+        return result
+
+    async def call(self, call: PythonCall, *, timeout: float | None = None) -> PythonOutcome:
+        """Runs a Python tool. What its module prints while it is imported, once per box, is lost."""
+        file = None if call.file is None else str(call.file.resolve())
+        packet = {"op": "call", "module": call.module, "attribute": call.attribute, "file": file}
+        arguments = json.dumps(dict(call.arguments)).encode()
+        result, answer = await self._run(packet, {}, arguments, timeout)
+        return self._outcome(result, answer)
+
+    async def read_file(self, path: str, *, max_bytes: int = 16 * MiB) -> bytes:
+        head = {"op": "_read", "path": _relative(path), "max_bytes": max_bytes}
+        return (await self._file_request(head, limit=max_bytes)).body
+
+    async def write_file(self, path: str, data: bytes, *, executable: bool = False) -> None:
+        """Writes a file, and the folders above it, in one step: readers see the old content or the new."""
+        if len(data) > self._spec.limits.file_bytes:
+            raise WorkspacePathError(f"{path} would have {len(data)} bytes, more than {self._spec.limits.file_bytes}")
+        await self._file_request({"op": "_write", "path": _relative(path), "executable": executable}, data)
+
+    async def list_files(self, path: str = ".") -> list[str]:
+        head = (await self._file_request({"op": "_list", "path": _relative(path)})).head
+        return [str(each) for each in head["paths"]]
+
+    async def snapshot(self) -> bytes:
+        """Regular files, folders and links of the workspace; sockets and FIFOs are left out."""
+        limit = 4 * self._spec.limits.workspace_bytes  # tar adds up to 1.5 KiB to a file of one byte
+        archive = (await self._file_request({"op": "_snapshot"}, limit=limit)).body
+        if not archive.endswith(bytes(2 * tarfile.BLOCKSIZE)):
+            raise WorkspacePathError("the workspace changed while it was archived", hint="Wait for running calls.")
+        return archive
+
+    async def restore(self, snapshot: bytes) -> None:
+        """Replaces the workspace. A symbolic link comes back as it was; it is never followed out of the workspace."""
+        _check_members(snapshot)
+        await self._file_request({"op": "_restore"}, snapshot)
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        with anyio.CancelScope(shield=True):
+            self._control.close()
+            with anyio.move_on_after(END_PATIENCE):
+                await self._process.wait()
+            if self._process.popen.poll() is None:
+                self._process.popen.kill()
+                if self._cgroup is not None:
+                    self._cgroup.kill()
+                await self._process.wait()
+            self._process.release()
+            if self._cgroup is not None:
+                await anyio.to_thread.run_sync(self._cgroup.remove)
+
+    async def _run(
+        self, packet: Head, head: Head, body: bytes, timeout: float | None
+    ) -> tuple[ExecResult, bytes]:
+        """Runs a command or a tool; gives the process's fate and what came through its result pipe."""
+        limits = self._spec.limits
+        timeout = limits.wall_seconds if timeout is None else timeout
+        started = time.monotonic()
+        kills = self._oom_kills()
+        alone = not self._running
+        head = head | {"deadline": started + timeout}
+        reply = await self._request(packet, head, body, limit=3 * limits.output_bytes, timeout=timeout + GRACE)
+        alone = alone and not self._running
+        if isinstance(reply, _Ended):
+            result = ExecResult(
+                None, signal.SIGKILL, b"", b"", timed_out=reply.timed_out, wall_seconds=time.monotonic() - started
+            )
+            answer = b""
+        else:
+            result, answer = _parse(reply)
+        killed = result.signal == signal.SIGKILL or result.exit_code == 128 + signal.SIGKILL
+        # the counter is the box's: with other calls running, only a killed process shows whose shortage it was
+        oom = self._oom_kills() > kills and not result.timed_out and (killed or alone)
+        return _with(result, oom, self._degraded), answer
+
+    async def _file_request(self, head: Head, body: bytes = b"", *, limit: int = 0) -> Reply:
+        reply = await self._request({"op": "file"}, head, body, limit=limit, timeout=FILE_TIMEOUT)
+        if isinstance(reply, _Ended):
+            raise WorkspacePathError("a process of the box ended the file operation", hint="Wait for running calls.")
+        if "refused" in reply.head:
+            raise WorkspacePathError(str(reply.head["refused"]))
+        return reply
+
+    async def _request(self, packet: Head, head: Head, body: bytes, *, limit: int, timeout: float) -> Reply | _Ended:
+        """One request and its answer. However it ends, none of its processes is left when this returns."""
+        request = next(self._requests)
+        ours, theirs = socket.socketpair()
+        self._running.add(request)
+        answered = False
+        try:
+            with anyio.move_on_after(timeout) as scope:
+                await self._tell(packet | {"id": request}, theirs)
+                try:
+                    await send(ours, head, body)
+                    reply = await receive(ours, limit + HEAD_SLACK)
+                    answered = True
+                    return reply
+                except Lost:
+                    pass
+            return _Ended(scope.cancelled_caught)
+        finally:
+            ours.close()
+            self._running.discard(request)
+            if not answered:
+                with anyio.CancelScope(shield=True):
+                    await self._end(request)
+
+    async def _tell(self, packet: Head, theirs: socket.socket) -> None:
+        """Sends a packet and one end of a call socket to the supervisor, and closes that end here."""
+        with theirs:
+            if self._closed:
+                raise BoxClosedError(self._failure or "the box was closed", hint="Open a new one.")
+            message = json.dumps(packet).encode()
+            async with self._sending:
+                while True:
+                    try:
+                        socket.send_fds(self._control, [message], [theirs.fileno()])
+                        return
+                    except BlockingIOError:
+                        await anyio.wait_writable(self._control)
+                    except OSError:
+                        break
+        raise await self._broken()
+
+    async def _end(self, request: int) -> None:
+        """Has the supervisor kill a request's processes, or gives up the box."""
+        if self._closed:
+            return
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with ours, anyio.move_on_after(END_PATIENCE), contextlib.suppress(BoxClosedError):
+            await self._tell({"op": "end", "id": 0, "target": request}, theirs)
+            await anyio.wait_readable(ours)
+            if ours.recv(64):
+                return
+        if not self._closed:
+            await self._broken()
+
+    async def _broken(self) -> BoxClosedError:
+        """Closes a box whose supervisor does not work any more."""
+        words = self._process.last_words()
+        self._failure = "the box ended unexpectedly" + (f": {words}" if words else "")
+        self._process.popen.kill()
+        await self.close()
+        return BoxClosedError(self._failure, hint="Its workspace is lost; open a new box and restore a snapshot.")
+
+    def _oom_kills(self) -> int:
+        return 0 if self._cgroup is None else self._cgroup.oom_kills()
+
+    def _outcome(self, result: ExecResult, answer: bytes) -> PythonOutcome:
+        limits = self._spec.limits
+        error: ToolError | None = None
+        if result.timed_out:
+            error = ToolError("timeout", f"no result after {result.wall_seconds:.3g} s")
+        elif result.out_of_memory:
+            error = ToolError("out_of_memory", f"the memory limit of {limits.memory_bytes // MiB} MiB was reached")
+        elif answer:
+            return _decode_answer(answer, result)
+        elif result.omitted_stdout + result.omitted_stderr and result.signal == signal.SIGKILL:
+            error = ToolError("exception", "the tool printed far more than the output limit and was stopped")
+        elif result.signal is not None:
+            name = signal.Signals(result.signal).name
+            error = ToolError("exception", f"the tool's process was killed by {name}")
+        else:
+            error = ToolError("exception", f"the tool ended its process with exit code {result.exit_code}")
+        return PythonOutcome(None, error, result)
+
+
+def _decode_answer(answer: bytes, result: ExecResult) -> PythonOutcome:
+    """`{"value": …}` or `{"error": …}`, written by a process that ran the tool's code: it may be anything."""
+    try:
+        document = json.loads(answer)
+        if "error" not in document:
+            return PythonOutcome(cast(JsonValue, document["value"]), None, result)
+        error = document["error"]
+        kind: ToolErrorKind = "invalid_arguments" if error["kind"] == "invalid_arguments" else "exception"
+        return PythonOutcome(None, ToolError(kind, str(error["message"]), str(error.get("detail", ""))), result)
+    except (ValueError, TypeError, KeyError):
+        return PythonOutcome(None, ToolError("exception", "the tool garbled its own result"), result)
+
+
+def _parse(reply: Reply) -> tuple[ExecResult, bytes]:
+    head = reply.head
+    out, err, _ = head["lengths"]
+    totals = head["totals"]
+    result = ExecResult(
+        exit_code=head["exit_code"],
+        signal=head.get("signal"),
+        stdout=reply.body[:out],
+        stderr=reply.body[out : out + err],
+        omitted_stdout=totals[0] - out,
+        omitted_stderr=totals[1] - err,
+        timed_out=head.get("timed_out", False),
+        wall_seconds=head.get("wall_seconds", 0.0),
+        cpu_seconds=head.get("cpu_seconds", 0.0),
+        peak_memory_bytes=head.get("peak_memory_bytes"),
+    )
+    return result, reply.body[out + err :]
+
+
+def _with(result: ExecResult, out_of_memory: bool, degraded: tuple[LimitName, ...]) -> ExecResult:
+    from dataclasses import replace
+
+    return replace(result, out_of_memory=out_of_memory, degraded=degraded, backend=NAME)
+
+
+def _relative(path: str) -> str:
+    """A path in the workspace; an absolute one may be given as it is seen inside."""
+    text = os.fspath(path)
+    if text == WORKSPACE or text.startswith(f"{WORKSPACE}/"):
+        text = posixpath.relpath(text, WORKSPACE)
+    if text.startswith("/") or "\0" in text:
+        raise WorkspacePathError(f"{path!r} is not a path in the workspace")
+    return text
+
+
+def _check_members(snapshot: bytes) -> None:
+    """Refuses an archive as a whole before anything is replaced. Nothing is extracted here."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(snapshot), mode="r:") as archive:
+            for member in archive:
+                for name in [member.name, *([member.linkname] if member.islnk() else [])]:
+                    if name.startswith("/") or ".." in name.split("/"):
+                        raise WorkspacePathError(f"{name} in the snapshot leaves the workspace")
+                if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
+                    raise WorkspacePathError(f"{member.name} in the snapshot is neither a file, a folder nor a link")
+    except tarfile.TarError as error:
+        raise WorkspacePathError(f"the snapshot is not a tar archive: {error}") from error

@@ -1,0 +1,69 @@
+"""Frames over a call socket, from an event loop (asyncio or trio). The format is that of `inside/protocol.py`."""
+
+from __future__ import annotations
+
+import json
+import socket
+from dataclasses import dataclass
+
+import anyio
+
+from g4agent_bubblewrap.inside.protocol import CHUNK, FRAME, Head, pack_head
+
+
+class Lost(Exception):
+    """The process at the other end is gone, or sent something that is no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer's head and raw bytes."""
+
+    head: Head
+    body: bytes
+
+
+async def send(connection: socket.socket, head: Head, body: bytes) -> None:
+    """Sends a frame. Raises Lost."""
+    connection.setblocking(False)
+    for part in (pack_head(head, len(body)), body):
+        view = memoryview(part)
+        while view:
+            try:
+                view = view[connection.send(view[:CHUNK]) :]
+            except BlockingIOError:
+                await anyio.wait_writable(connection)
+            except OSError as error:
+                raise Lost from error
+
+
+async def receive(connection: socket.socket, limit: int) -> Reply:
+    """Reads to the end of the connection and takes it as one frame of at most `limit` bytes. Raises Lost.
+
+    A raw part without a length in the head is what remains.
+    """
+    data = bytearray()
+    while True:
+        try:
+            chunk = connection.recv(CHUNK)
+        except BlockingIOError:
+            await anyio.wait_readable(connection)
+            continue
+        except OSError as error:
+            raise Lost from error
+        if not chunk:
+            break
+        data += chunk
+        if len(data) > limit:
+            raise Lost
+    if len(data) < FRAME.size:
+        raise Lost
+    head_length, body_length = FRAME.unpack_from(data)
+    body_start = FRAME.size + head_length
+    if body_length and len(data) != body_start + body_length:
+        raise Lost
+    try:
+        head = json.loads(data[FRAME.size : body_start])
+    except ValueError as error:
+        raise Lost from error
+    return Reply(head, bytes(data[body_start:]))

@@ -1,0 +1,10 @@
+"""Starts a box's supervisor: `python -I -S __main__.py CONTROL_FD`, with the folder above on `sys.path`."""
+
+import sys
+from pathlib import PurePosixPath
+
+sys.path.insert(0, str(PurePosixPath(__file__).parents[2]))
+
+from g4agent_bubblewrap.inside.supervisor import main  # noqa: E402
+
+main(int(sys.argv[1]))

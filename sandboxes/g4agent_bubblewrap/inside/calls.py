@@ -1,0 +1,255 @@
+"""One call: a helper process that runs a command or a tool in a child, takes its output, and leaves nothing behind.
+
+The helper is the *subreaper* of all that the child starts: whatever detaches itself (double fork, setsid) becomes the
+helper's own child, so it can be found and killed when the call ends, and no other call's processes are touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import NoReturn
+
+from g4agent_bubblewrap.inside import kernel
+from g4agent_bubblewrap.inside.protocol import CHUNK, Head, send_frame
+
+HEAD_SHARE = 0.4
+"""Share of the kept output that is its beginning; the rest is its end."""
+RUNAWAY_FACTOR = 8
+"""A stream that reaches this many times its cap ends the call."""
+KILL_PATIENCE = 5.0
+"""Seconds to wait for killed processes to be gone."""
+NOT_EXECUTABLE, NOT_FOUND = 126, 127
+"""Exit codes of a command that could not start, as shells give them."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """What one call may use; the box as a whole is limited by its control group."""
+
+    output_bytes: int
+    file_bytes: int
+    open_files: int
+    processes: int | None
+    """RLIMIT_NPROC of the whole box, its own processes included; None where the kernel counts it per user of the host."""
+    data_bytes: int | None
+    """RLIMIT_DATA per process, where there is no control group for memory."""
+
+    def as_dict(self) -> Head:
+        """For a packet; `CallLimits(**packet)` reads it."""
+        return asdict(self)
+
+    def apply(self) -> None:
+        """Takes the limits, for good, in the calling process and all that it starts."""
+        _limit(resource.RLIMIT_CORE, 0)
+        _limit(resource.RLIMIT_FSIZE, self.file_bytes)
+        _limit(resource.RLIMIT_NOFILE, self.open_files)
+        if self.processes is not None:
+            _limit(resource.RLIMIT_NPROC, self.processes)
+        if self.data_bytes is not None:
+            _limit(resource.RLIMIT_DATA, self.data_bytes)
+
+
+def _limit(kind: int, value: int) -> None:
+    hard = resource.getrlimit(kind)[1]
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(kind, (value, value))
+
+
+class Capture:
+    """The beginning and the end of a stream."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.total = 0
+        self._head = bytearray()
+        self._head_limit = int(limit * HEAD_SHARE)
+        self._tail: deque[bytes] = deque()
+        self._tail_length = 0
+
+    def add(self, data: bytes) -> None:
+        """Takes the next bytes of the stream."""
+        self.total += len(data)
+        room = self._head_limit - len(self._head)
+        self._head += data[:room]
+        if rest := data[room:]:
+            self._tail.append(rest)
+            self._tail_length += len(rest)
+        while self._tail and self._tail_length - len(self._tail[0]) >= self.limit - self._head_limit:
+            self._tail_length -= len(self._tail.popleft())
+
+    @property
+    def runaway(self) -> bool:
+        """Whether the stream is far beyond what is kept."""
+        return self.total >= self.limit * RUNAWAY_FACTOR
+
+    def kept(self) -> bytes:
+        """At most `limit` bytes: all of the stream, or its head and its tail."""
+        return bytes(self._head) + b"".join(self._tail)[-(self.limit - self._head_limit) :]
+
+
+class Call:
+    """The helper's work for one call. `target` runs in the child with its result pipe, and must not return."""
+
+    def __init__(self, connection: socket.socket, limits: CallLimits, deadline: float) -> None:
+        self._connection = connection
+        self._limits = limits
+        self._deadline = deadline
+        """On the monotonic clock, which host and box share."""
+        self._captures: dict[int, Capture] = {}
+        self._timed_out = False
+
+    def run(self, target: Callable[[int], NoReturn], stdin: bytes) -> None:
+        """Runs the call to its end and answers on the connection."""
+        kernel.become_subreaper()
+        started = time.monotonic()
+        stdin_read, stdin_write = os.pipe()
+        pipes = [os.pipe() for _ in range(3)]  # output, errors, result
+        child = os.fork()
+        if child == 0:
+            for read_end, _ in pipes:
+                os.close(read_end)
+            os.close(stdin_write)
+            self._connection.close()
+            _become_child(self._limits, stdin_read, pipes[0][1], pipes[1][1])
+            target(pipes[2][1])
+        os.close(stdin_read)
+        for read_end, write_end in pipes:
+            os.close(write_end)
+            os.set_blocking(read_end, False)
+            self._captures[read_end] = Capture(self._limits.output_bytes)
+        status = self._follow(child, stdin_write, stdin)
+        wall = time.monotonic() - started
+        kernel.kill_and_reap_descendants(KILL_PATIENCE)
+        for fd in list(self._captures):
+            self._drain(fd)
+        self._answer(status, wall, [read_end for read_end, _ in pipes])
+
+    def _follow(self, child: int, stdin_write: int, stdin: bytes) -> int:
+        """Feeds and drains the pipes until the child ends by itself or is ended; gives its wait status."""
+        ended = os.pidfd_open(child)
+        poll = select.poll()
+        poll.register(ended, select.POLLIN)
+        for fd in self._captures:
+            poll.register(fd, select.POLLIN)
+        os.set_blocking(stdin_write, False)
+        poll.register(stdin_write, select.POLLOUT)
+        pending = memoryview(stdin)
+        while True:
+            remaining = self._deadline - time.monotonic()
+            self._timed_out = remaining <= 0
+            if self._timed_out or any(capture.runaway for capture in self._captures.values()):
+                kernel.kill_descendants({child}, including_roots=True)
+                return os.waitpid(child, 0)[1]
+            for fd, _ in poll.poll(remaining * 1000 + 1):
+                if fd == ended:
+                    return os.waitpid(child, 0)[1]
+                if fd != stdin_write:
+                    if not self._drain(fd, limit=CHUNK):
+                        poll.unregister(fd)
+                    continue
+                try:
+                    pending = pending[os.write(stdin_write, pending) :] if pending else pending
+                except BrokenPipeError:
+                    pending = pending[:0]
+                if not pending:
+                    poll.unregister(stdin_write)
+                    os.close(stdin_write)
+
+    def _drain(self, fd: int, limit: int | None = None) -> bool:
+        """Takes what is in a pipe; False at its end."""
+        capture = self._captures[fd]
+        while limit is None or limit > 0:
+            try:
+                data = os.read(fd, CHUNK)
+            except BlockingIOError:
+                return True
+            if not data:
+                return False
+            capture.add(data)
+            limit = None if limit is None else limit - len(data)
+        return True
+
+    def _answer(self, status: int, wall: float, read_ends: list[int]) -> None:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        kept = [self._captures[fd].kept() for fd in read_ends]
+        head: Head = {
+            "exit_code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
+            "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
+            "timed_out": self._timed_out,
+            "wall_seconds": wall,
+            "cpu_seconds": used.ru_utime + used.ru_stime,
+            "peak_memory_bytes": used.ru_maxrss * 1024,
+            "lengths": [len(part) for part in kept],
+            "totals": [self._captures[fd].total for fd in read_ends],
+        }
+        send_frame(self._connection, head, *kept)
+
+
+def _become_child(limits: CallLimits, stdin: int, stdout: int, stderr: int) -> None:
+    """Makes the forked process the tool's own: new session, its pipes as standard streams, limits, first to be killed."""
+    os.setsid()
+    for number, fd in enumerate((stdin, stdout, stderr)):
+        os.dup2(fd, number)
+        os.close(fd)
+    kernel.set_dumpable(True)
+    with contextlib.suppress(OSError):
+        prefer_as_victim(1000)
+    os.umask(0o022)
+    limits.apply()
+
+
+def prefer_as_victim(score: int) -> None:
+    """Tells the kernel to end this process rather than the supervisor when the box is out of memory."""
+    fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, str(score).encode())
+    finally:
+        os.close(fd)
+
+
+def run_command(argv: list[str], env: dict[str, str], cwd: str) -> NoReturn:
+    """Turns the child into a command; a failure to start reads like a shell's."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    # SIGXFSZ stays ignored: a file that grows too large is an error (EFBIG) to the program, not its death
+    try:
+        os.chdir(cwd)
+        os.execvpe(argv[0], argv, env)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        fail_to_start(argv[0], error, NOT_FOUND)
+    except (OSError, ValueError) as error:
+        fail_to_start(argv[0], error, NOT_EXECUTABLE)
+
+
+def fail_to_start(name: str, error: Exception, code: int) -> NoReturn:
+    """Ends the child as if the command had ended with `code`."""
+    os.write(2, f"{name}: {error}\n".encode(errors="surrogateescape"))
+    os._exit(code)
+
+
+def fork_and_run(work: Callable[[], None]) -> int:
+    """Forks a process of the box's own that does `work` and exits, without ever returning into the caller's loop."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 70
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        work()
+        code = 0
+    except ConnectionError:
+        pass  # the host has given up this call; what is left of it, the supervisor ends
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(code)

@@ -1,0 +1,157 @@
+"""Python tools: a fork server per module, which imports the module once and forks a fresh process for each call."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from g4agent_bubblewrap.inside.calls import Call, CallLimits, fork_and_run, prefer_as_victim
+from g4agent_bubblewrap.inside.protocol import (
+    Head,
+    receive_exactly,
+    receive_head,
+    receive_packet,
+    send_frame,
+    send_packet,
+)
+
+MAX_TRACEBACK = 8000
+"""Characters of a traceback that are handed out; its end is kept."""
+FORK_SERVER_SCORE = 500
+"""A fork server dies of memory shortage after the calls and before the supervisor."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolName:
+    """Where a tool is found: what `g4agent.tools.load_tool` takes."""
+
+    module: str
+    attribute: str
+    file: str | None
+
+
+def preload() -> None:
+    """Imports, once per box, what all fork servers share. Trusted code only: this runs in the supervisor."""
+    import g4agent.tools  # noqa: F401
+
+
+class ForkServer:
+    """The process that holds a tool's module. The import is tool code, so it holds no socket but its own link."""
+
+    def __init__(self, link: socket.socket, name: ToolName, python_paths: list[str]) -> None:
+        self._link = link
+        self._name = name
+        self._helpers: set[int] = set()
+        sys.path[:0] = python_paths
+        with contextlib.suppress(OSError):
+            prefer_as_victim(FORK_SERVER_SCORE)
+
+    def serve(self) -> None:
+        """Loads the tool and serves calls until the supervisor closes the link."""
+        failure = _load_failure(self._name)
+        if failure is not None:
+            send_packet(self._link, {"failed": True})  # so that the next call starts anew
+        gc.freeze()
+        signal.signal(signal.SIGCHLD, self._reap)
+        while (received := receive_packet(self._link)) is not None:
+            packet, fds = received
+            with socket.socket(fileno=fds[0]) as connection:
+                if failure is None:
+                    self._start(connection, packet)
+                else:
+                    with contextlib.suppress(ConnectionError):
+                        _answer_unstarted(connection, failure)
+
+    def _start(self, connection: socket.socket, packet: Head) -> None:
+        limits = CallLimits(**packet["limits"])
+        name = ToolName(self._name.module, packet["attribute"], self._name.file)
+
+        def help_call() -> None:
+            self._link.close()
+            head, body_length = receive_head(connection)
+            arguments = json.loads(receive_exactly(connection, body_length))
+            call = Call(connection, limits, head["deadline"])
+            call.run(lambda result: _run_tool(name, arguments, result, limits.output_bytes), b"")
+
+        pid = fork_and_run(help_call)
+        self._helpers.add(pid)
+        send_packet(self._link, {"id": packet["id"], "pid": pid})
+
+    def _reap(self, signal_number: int, frame: FrameType | None) -> None:
+        for pid in list(self._helpers):
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(pid, os.WNOHANG)[0]:
+                    self._helpers.discard(pid)
+
+
+def _load_failure(name: ToolName) -> Head | None:
+    """Loads the tool; what it printed meanwhile is lost. None, or why it cannot be loaded."""
+    from g4agent.tools import load_tool
+
+    try:
+        load_tool(name.module, name.attribute, None if name.file is None else Path(name.file))
+    except BaseException as error:
+        return _describe(error)
+    return None
+
+
+def _answer_unstarted(connection: socket.socket, failure: Head) -> None:
+    """The answer to a call whose tool could not be loaded."""
+    _, body_length = receive_head(connection)
+    receive_exactly(connection, body_length)
+    result = json.dumps({"error": failure}).encode()
+    head: Head = {"exit_code": 1, "lengths": [0, 0, len(result)], "totals": [0, 0, len(result)]}
+    send_frame(connection, head, result)
+
+
+def _run_tool(name: ToolName, arguments: Head, result: int, limit: int) -> NoReturn:
+    """The child's work: calls the tool and writes `{"value": …}` or `{"error": …}` to the result pipe."""
+    code = 1
+    try:
+        from g4agent.tools import load_tool
+
+        # printed lines must have left the process when a timeout ends it
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        answer: dict[str, Any]
+        try:
+            tool = load_tool(name.module, name.attribute, None if name.file is None else Path(name.file))
+            answer = {"value": tool.invoke_sync(arguments)}
+            code = 0
+        except BaseException as error:
+            answer = {"error": _describe(error)}
+        encoded = json.dumps(answer).encode()
+        if len(encoded) > limit:
+            code = 1
+            message = f"the result has {len(encoded)} bytes, more than the limit of {limit}"
+            encoded = json.dumps({"error": {"kind": "exception", "message": message}}).encode()
+        view = memoryview(encoded)
+        while view:
+            view = view[os.write(result, view) :]
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def _describe(error: BaseException) -> Head:
+    """An exception as the parts of a ToolError: what went wrong for the model, the trimmed traceback for people."""
+    kind = "invalid_arguments" if type(error).__name__ == "InvalidArguments" else "exception"
+    text = getattr(error, "message", None) or str(error)
+    message = text if kind == "invalid_arguments" else f"{type(error).__name__}: {text}"
+    frames = traceback.TracebackException.from_exception(error, limit=-20)
+    own = str(Path(__file__).parent)
+    kept = [frame for frame in frames.stack if not frame.filename.startswith(own)]
+    frames.stack = traceback.StackSummary.from_list(kept)
+    return {"kind": kind, "message": message[:MAX_TRACEBACK], "detail": "".join(frames.format())[-MAX_TRACEBACK:]}

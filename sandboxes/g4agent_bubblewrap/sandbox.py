@@ -1,0 +1,190 @@
+"""The backend: what this host can enforce, and the opening of boxes."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import subprocess
+from pathlib import Path
+
+import anyio
+
+from g4agent.errors import LimitNotEnforceableError, SandboxUnavailableError
+from g4agent.ports.sandbox import BoxSpec, Capabilities, LimitName
+from g4agent_bubblewrap import process
+from g4agent_bubblewrap.box import NAME, BubblewrapBox
+from g4agent_bubblewrap.cgroup import BoxCgroup, Cgroups, find_cgroups
+from g4agent_bubblewrap.inside.calls import CallLimits
+from g4agent_bubblewrap.inside.protocol import READY
+from g4agent_bubblewrap.inside.supervisor import Supervisor
+from g4agent_bubblewrap.rootfs import WORKSPACE, MountPlan, plan, python_paths
+from g4agent_bubblewrap.sweep import new_label, sweep
+
+START_TIMEOUT = 20.0
+ALWAYS: frozenset[LimitName] = frozenset({"wall", "output", "file_size", "open_files", "workspace"})
+"""Limits that need nothing from the host."""
+DELEGATION_HINT = (
+    "Start the program in a group of its own: systemd-run --user --scope -p Delegate=yes …, run it as root, or name the "
+    "limit in BoxSpec.allow_degraded."
+)
+APPARMOR_SWITCH = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
+USERNS_SWITCH = Path("/proc/sys/kernel/unprivileged_userns_clone")
+
+
+class BubblewrapSandbox:
+    """Boxes made by bubblewrap; see `g4agent.ports.sandbox.Sandbox`. Needs Linux 5.6 or newer, and no daemon.
+
+    Started by root, every box runs as an unprivileged user id of its own; otherwise it runs as this process's user.
+    """
+
+    name = NAME
+
+    def __init__(self) -> None:
+        self._cgroups: Cgroups | None = None
+        self._capabilities: Capabilities | None = None
+
+    def capabilities(self) -> Capabilities:
+        """Probes the host by running `true` as a box would run. Cached."""
+        if self._capabilities is None:
+            self._capabilities = self._probe()
+        return self._capabilities
+
+    async def open(self, spec: BoxSpec) -> BubblewrapBox:
+        """Opens a box. The calling thread must live as long as the box.
+
+        Raises:
+            ConfigError: A folder or socket of the specification cannot be used.
+            LimitNotEnforceableError: The host lacks the means for a limit that may not be degraded.
+            SandboxUnavailableError: bubblewrap cannot work here; the message says what to do.
+        """
+        cgroups = self._find_cgroups()
+        missing = self._unenforced(cgroups)
+        if refused := missing - spec.allow_degraded:
+            names = tuple(sorted(refused))
+            raise LimitNotEnforceableError(
+                names, f"this host cannot enforce the limits {', '.join(names)} of a box", hint=DELEGATION_HINT
+            )
+        mount_plan = plan(spec)
+        user = process.new_user()
+        process.check_sockets(list(spec.sockets.values()), user)
+        cgroup = cgroups.create(new_label(), spec.limits) if cgroups.mounts else None
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        try:
+            with theirs:
+                command = process.supervisor_command(theirs.fileno())
+                running = process.start(mount_plan, command, [theirs.fileno()], user, cgroup)
+        except BaseException:
+            ours.close()
+            if cgroup is not None:
+                cgroup.remove()
+            raise
+        box = BubblewrapBox(spec, running, ours, cgroup, tuple(sorted(missing)))
+        try:
+            await _configure(ours, _configuration(spec, missing, user))
+        except BaseException as error:
+            words = running.last_words()
+            await box.close()
+            if isinstance(error, OSError | TimeoutError):
+                raise _unavailable(words) from error
+            raise
+        return box
+
+    def _find_cgroups(self) -> Cgroups:
+        """The usable control groups, swept of leftovers at the first use."""
+        if self._cgroups is None:
+            mountinfo, membership = Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text()
+            self._cgroups = find_cgroups(mountinfo, membership)
+            sweep(self._cgroups)
+        return self._cgroups
+
+    def _unenforced(self, cgroups: Cgroups) -> frozenset[LimitName]:
+        enforced = ALWAYS | cgroups.enforced | ({"processes"} if _nproc_is_per_box() else set())
+        return frozenset({"memory", "processes", "cpu"}) - enforced
+
+    def _probe(self) -> Capabilities:
+        if platform.system() != "Linux":
+            return Capabilities(NAME, False, "bubblewrap needs Linux", frozenset())
+        try:
+            words = _try_true(plan(BoxSpec()))
+            if words is not None:
+                raise _unavailable(words)
+        except SandboxUnavailableError as error:
+            return Capabilities(NAME, False, str(error), frozenset())
+        missing = self._unenforced(self._find_cgroups())
+        enforced: frozenset[LimitName] = (ALWAYS | {"memory", "processes", "cpu"}) - missing
+        notes = tuple(f"The limit {name} is not enforced. {DELEGATION_HINT}" for name in sorted(missing))
+        return Capabilities(NAME, True, None, enforced, notes)
+
+
+def _nproc_is_per_box() -> bool:
+    """Whether RLIMIT_NPROC counts one box only: by user namespace since Linux 5.14, else by the box's own user id."""
+    release = platform.release().split(".")
+    return os.geteuid() == 0 or (int(release[0]), int(release[1].partition("-")[0])) >= (5, 14)
+
+
+def _configuration(spec: BoxSpec, missing: frozenset[LimitName], user: int | None) -> dict[str, object]:
+    """What the supervisor must know (`inside.supervisor.Supervisor`)."""
+    limits = CallLimits(
+        output_bytes=spec.limits.output_bytes,
+        file_bytes=spec.limits.file_bytes,
+        open_files=spec.limits.open_files,
+        processes=spec.limits.processes if _nproc_is_per_box() else None,
+        data_bytes=spec.limits.memory_bytes if "memory" in missing else None,
+    )
+    return {
+        "workspace": WORKSPACE,
+        "sys_path": list(python_paths().sys_path),
+        "python_paths": [str(path.resolve()) for path in spec.python_paths],
+        "limits": limits.as_dict(),
+    }
+
+
+async def _configure(control: socket.socket, configuration: dict[str, object]) -> None:
+    """Sends the supervisor its configuration and waits until it is ready. Raises OSError or TimeoutError."""
+    import json
+
+    control.send(json.dumps(configuration).encode())
+    with anyio.fail_after(START_TIMEOUT):
+        await anyio.wait_readable(control)
+    if control.recv(64) != READY:
+        raise ConnectionError("the supervisor did not start")
+
+
+def _try_true(mount_plan: MountPlan) -> str | None:
+    """Runs `true` as a box; gives bwrap's complaint if that fails."""
+    running = process.start(mount_plan, ["true"], [], process.new_user(), None)
+    try:
+        code = running.popen.wait(START_TIMEOUT)
+        return None if code == 0 else running.last_words() or f"exit code {code}"
+    except subprocess.TimeoutExpired:
+        running.popen.kill()
+        running.popen.wait()
+        return "it did not end"
+    finally:
+        running.release()
+
+
+def _unavailable(words: str) -> SandboxUnavailableError:
+    """bwrap's complaint with the likely remedy."""
+    if _is_set(APPARMOR_SWITCH, "1"):
+        hint = (
+            "AppArmor keeps users from making namespaces (Ubuntu 23.10 and newer). Allow it for all programs with "
+            "`sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`, or write an AppArmor profile with "
+            f"`userns,` for {process.find_bwrap()}."
+        )
+    elif _is_set(USERNS_SWITCH, "0"):
+        hint = "User namespaces are switched off: sudo sysctl -w kernel.unprivileged_userns_clone=1"
+    elif Path("/.dockerenv").exists():
+        hint = "A container must allow user namespaces and mounts: docker run --security-opt seccomp=unconfined …"
+    else:
+        hint = "Look for a user namespace limit: sysctl user.max_user_namespaces"
+    return SandboxUnavailableError(f"bubblewrap cannot make a box here: {words or 'no message'}", hint=hint)
+
+
+def _is_set(switch: Path, value: str) -> bool:
+    return switch.exists() and switch.read_text().strip() == value
+
+
+__all__ = ["BubblewrapSandbox", "Supervisor"]
