@@ -42,9 +42,7 @@ MODELS: Final = (
     KnownModel("google/gemma-4-E2B-it", 4_630_000_000, 131_072, 6_144, 6 * MIB, "the smallest for real work"),
     KnownModel("google/gemma-4-E4B-it", 7_460_000_000, 131_072, 16_384, 20 * MIB, "a good default with 16 GB"),
     KnownModel("google/gemma-4-12B-it", 11_910_000_000, 262_144, 16_384, 320 * MIB, "dense"),
-    KnownModel(
-        "google/gemma-4-26B-A4B-it", 25_230_000_000, 262_144, 20_480, 200 * MIB, "experts: 4 B active per token"
-    ),
+    KnownModel("google/gemma-4-26B-A4B-it", 25_230_000_000, 262_144, 20_480, 200 * MIB, "experts: 4 B active a token"),
     KnownModel("google/gemma-4-31B-it", 30_700_000_000, 262_144, 81_920, 799 * MIB, "dense, the strongest"),
 )
 """nano and the official instruction-tuned models, smallest first."""

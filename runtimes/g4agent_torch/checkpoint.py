@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from g4agent.errors import ModelLoadError
+from g4agent_torch.catalog import MODELS
 
 Progress: TypeAlias = Callable[[str], None]
 
@@ -132,8 +133,7 @@ def _read_config(folder: Path, hint: str) -> dict[str, Any]:
         classes = ", ".join(config.get("architectures") or ()) or "no class named"
         raise ModelLoadError(
             f"{folder} holds a {kind} model ({classes}); this runtime runs Gemma 4 only.",
-            hint="Supported: google/gemma-4-E2B-it, -E4B-it, -12B-it, -26B-A4B-it, -31B-it, what is tuned from them, "
-            "and nano.",
+            hint=f"Supported: {', '.join(model.name for model in MODELS)}, and what is tuned from them.",
         )
     return config
 

@@ -87,7 +87,7 @@ def _device(name: str) -> torch.device:
     if not there.get(device.type, False):
         raise RuntimeUnavailableError(
             f"This machine has no device {name!r} that torch {torch.__version__} can use.",
-            hint="Use --device auto, or install the torch build for it: https://pytorch.org/get-started",
+            hint="Use device=auto, or install the torch build for it: https://pytorch.org/get-started",
         )
     return device
 
@@ -133,7 +133,7 @@ def _decoder(model: PreTrainedModel, device: torch.device, checkpoint: Checkpoin
     except torch.OutOfMemoryError as error:
         raise ModelLoadError(
             f"The weights of {checkpoint.name} do not fit in the memory of {device}.",
-            hint="Take a smaller model (`g4agent models` lists what each needs), or --device cpu.",
+            hint="Take a smaller model (`g4agent models` lists what each needs), or device=cpu.",
         ) from error
 
 

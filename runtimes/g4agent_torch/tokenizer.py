@@ -9,7 +9,7 @@ from pathlib import Path
 import tokenizers
 
 from g4agent.errors import ModelLoadError, TokenizerError
-from g4agent.gemma4.tokens import CONTROL_TOKENS, IMAGE_OPEN, UNK
+from g4agent.gemma4.tokens import CONTROL_TOKENS, IMAGE_OPEN
 
 
 class TorchTokenizer:
@@ -46,7 +46,7 @@ class TorchTokenizer:
         self._check_control_tokens(file, vocab_size)
         added = {id: token.content for id, token in self._inner.get_added_tokens_decoder().items() if token.special}
         disabled = CONTROL_TOKENS | added
-        self._disabled_ids = frozenset(disabled) - {UNK}  # <unk> is what some vocabularies give for unknown characters
+        self._disabled_ids = frozenset(disabled)
         self._disabled = re.compile("|".join(re.escape(text) for text in disabled.values() if len(text) > 1))
         for text in disabled.values():
             self.encode(f"a{text} {text}{text}")

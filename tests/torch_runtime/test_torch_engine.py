@@ -12,10 +12,11 @@ import torch
 from tiny_models import VARIANTS, VOCABULARY, WINDOW
 from transformers import PreTrainedModel
 
-from g4agent.errors import ContextOverflowError
+from g4agent.errors import ContextOverflowError, ConversationError
 from g4agent.gemma4.tokens import CHANNEL_CLOSE, CHANNEL_OPEN
 from g4agent.ports.runtime import GenerateRequest, SampledToken, Sampling, TokenEngine
 from g4agent_torch.runtime import TorchRuntime
+from g4agent_torch.thoughts import ThoughtMeter
 
 pytestmark = pytest.mark.anyio
 
@@ -41,7 +42,8 @@ async def generated(
 def log_probabilities(model: PreTrainedModel, tokens: Sequence[int]) -> torch.Tensor:
     """Of every next token after one full, uncached pass of transformers' own forward: [T, V]."""
     with torch.inference_mode():
-        return model(torch.tensor([tokens]), use_cache=False).logits[0].log_softmax(-1)
+        logits: torch.Tensor = model(torch.tensor([tokens]), use_cache=False).logits[0]
+        return logits.log_softmax(-1)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -216,3 +218,75 @@ def test_one_runtime_serves_several_event_loops(runtime: Runtimes) -> None:
         return [t.id for t in await generated(engine, 3)]
 
     assert anyio.run(run) == anyio.run(run)
+
+
+async def test_engines_take_turns_token_by_token(runtime: Runtimes) -> None:
+    """A long generation must not hold up the others until its end."""
+    order: list[int] = []
+
+    async def one(index: int) -> None:
+        engine = await runtime("31B").open_engine()
+        await engine.append(prompt(20))
+        async with aclosing(engine.generate(GenerateRequest(15, GREEDY, frozenset()))) as tokens:
+            async for _ in tokens:
+                order.append(index)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(one, 0)
+        group.start_soon(one, 1)
+    assert all(abs(order[:i].count(0) - order[:i].count(1)) <= 2 for i in range(len(order)))
+
+
+async def test_a_prompt_can_be_cancelled_between_chunks(runtime: Runtimes) -> None:
+    """Reading a long prompt takes minutes on a CPU: it must stop when told, and go on later without loss."""
+    engine = await runtime("31B", prefill_chunk=8).open_engine()
+    await engine.append(prompt(2000))
+    async with anyio.create_task_group() as group:
+        group.start_soon(generated, engine, 1)
+        while not engine.computed_tokens:  # noqa: ASYNC110 (an engine tells no one about its chunks)
+            await anyio.sleep(0.001)
+        group.cancel_scope.cancel()
+    assert len(engine.tokens) == 2000 and 0 < engine.computed_tokens < 2000
+    await engine.truncate(40)
+    fresh = await runtime("31B").open_engine()
+    await fresh.append(prompt(2000)[:40])
+    assert [t.id for t in await generated(engine, 3)] == [t.id for t in await generated(fresh, 3)]
+
+
+async def test_a_failed_pass_leaves_no_half_written_cache(runtime: Runtimes) -> None:
+    """Out of memory in the middle of a pass: some layers hold its keys and some do not."""
+    engine = await runtime("E4B").open_engine()
+    await engine.append(prompt(30))
+    whole = [t.id for t in await generated(engine, 4)]
+    await engine.truncate(30)
+    cache = engine._kv.layers.layers
+    last, cache[11] = cache[11], None  # the last caching layer of the E4B
+    with pytest.raises(AttributeError):
+        await generated(engine, 4)
+    assert last.get_seq_length() < 30 <= cache[10].get_seq_length()
+    assert [t.id for t in await generated(engine, 4)] == whole
+
+
+async def test_misuse_is_refused_and_changes_nothing(runtime: Runtimes) -> None:
+    """On a GPU an id beyond the embedding is a crash of the process; here it is an error with a name."""
+    engine = await runtime("E2B").open_engine()
+    with pytest.raises(ConversationError, match="nothing to generate"):
+        await generated(engine, 1)
+    for wrong in (VOCABULARY, -1):
+        with pytest.raises(ConversationError, match="not in the model"):
+            await engine.append([5, wrong])
+    await engine.append(prompt(3))
+    with pytest.raises(ConversationError, match="Cannot cut"):
+        await engine.truncate(4)
+    assert list(engine.tokens) == prompt(3)
+
+
+def test_a_thought_that_the_model_opens_is_counted_too() -> None:
+    """The opener and the closer do not count; a reopened thought is closed at once when the budget is spent."""
+    meter = ThoughtMeter(limit=2, inside=False)
+    closings = []
+    for token in (200, CHANNEL_OPEN, 201, 202, CHANNEL_CLOSE, 203, CHANNEL_OPEN):
+        meter.see(token)
+        closings.append(meter.must_close)
+    assert closings == [False, False, False, True, False, False, True]
+    assert not ThoughtMeter(limit=None, inside=True, used=10_000).must_close

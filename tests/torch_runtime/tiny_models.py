@@ -10,10 +10,17 @@ from typing import Any
 
 import torch
 from transformers import (
+    Gemma4Config,
     Gemma4ForCausalLM,
+    Gemma4ForConditionalGeneration,
     Gemma4TextConfig,
+    Gemma4UnifiedAudioConfig,
+    Gemma4UnifiedConfig,
     Gemma4UnifiedForCausalLM,
+    Gemma4UnifiedForConditionalGeneration,
     Gemma4UnifiedTextConfig,
+    Gemma4UnifiedVisionConfig,
+    Gemma4VisionConfig,
     PreTrainedModel,
 )
 
@@ -79,7 +86,7 @@ SPECIFIC: dict[str, dict[str, Any]] = {
 }
 
 
-def text_config(variant: str) -> Gemma4TextConfig | Gemma4UnifiedTextConfig:
+def text_config(variant: str) -> Any:
     """The scaled-down text configuration of an official variant."""
     values = COMMON | SPECIFIC[variant]
     kind = Gemma4UnifiedTextConfig if variant == "12B" else Gemma4TextConfig
@@ -102,3 +109,24 @@ def text_model(variant: str) -> PreTrainedModel:
     config = text_config(variant)
     kind = Gemma4UnifiedForCausalLM if variant == "12B" else Gemma4ForCausalLM
     return randomise(kind(config))
+
+
+def multimodal_model(variant: str) -> PreTrainedModel:
+    """The same with a tiny vision part, as the official checkpoints are saved."""
+    torch.manual_seed(0)
+    text = text_config(variant)
+    if variant == "12B":
+        unified_vision = Gemma4UnifiedVisionConfig(mm_embed_dim=32, output_proj_dims=32, mm_posemb_size=16)
+        audio = Gemma4UnifiedAudioConfig(audio_embed_dim=16)
+        whole = Gemma4UnifiedConfig(text_config=text, vision_config=unified_vision, audio_config=audio)
+        return randomise(Gemma4UnifiedForConditionalGeneration(whole))
+    vision = Gemma4VisionConfig(
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=8,
+        position_embedding_size=64,
+    )
+    return randomise(Gemma4ForConditionalGeneration(Gemma4Config(text_config=text, vision_config=vision)))
