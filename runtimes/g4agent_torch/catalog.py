@@ -38,7 +38,7 @@ class KnownModel:
 
 
 MODELS: Final = (
-    KnownModel("nano", 5_063_712, 131_072, 1_536, 393_216, "in the package: for demonstrations and tests only"),
+    KnownModel("nano", 2_494_768, 131_072, 512, 65_536, "in the package: for demonstrations and tests only"),
     KnownModel("google/gemma-4-E2B-it", 4_630_000_000, 131_072, 6_144, 6 * MIB, "the smallest for real work"),
     KnownModel("google/gemma-4-E4B-it", 7_460_000_000, 131_072, 16_384, 20 * MIB, "a good default with 16 GB"),
     KnownModel("google/gemma-4-12B-it", 11_910_000_000, 262_144, 16_384, 320 * MIB, "dense"),
