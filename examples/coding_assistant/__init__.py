@@ -1,0 +1,1 @@
+"""An assistant that mends small Python projects until their tests pass."""
