@@ -1,0 +1,176 @@
+"""Dialogues over invented tools: random names, schemas and values, so that reading a declaration and copying a value
+are the only ways to get a call right."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from training.dialogue import Dialogue, declaration
+from training.words import CITIES, WORDS, Split, code, is_heldout, part, person, syllables
+
+VERBS = """get set find create delete update send book check convert start stop list add remove schedule calculate
+translate play pause open close lock unlock move copy rename upload download track count measure print scan share
+archive approve reject reset sort merge split assign invite notify export import query rate review order pay""".split()
+NOUNS = """weather timer reminder meeting flight hotel invoice ticket contact email playlist song light thermostat door
+alarm account balance payment report chart document photo video calendar event task note route package device sensor
+room table currency distance recipe ward parcel bus train shift badge license sample patient course lesson score plant
+engine battery printer camera server backup domain branch""".split()
+TEXT_KEYS = "city name title label message language source target owner topic place code color unit category".split()
+NUMBER_KEYS = "amount count level volume speed width height temperature limit quantity duration priority".split()
+BOOLEAN_KEYS = "active silent urgent public recursive".split()
+LIST_KEYS = "tags names codes rooms".split()
+SYSTEMS = ("You are a helpful assistant.", "Use the tools to help.", "You help with tools.", "Answer briefly.", "")
+GREETINGS = ("", "", "", "Hi! ", "Hello, ", "Hey. ", "Good morning. ", "Hi there. ")
+ERRORS = ("not found", "permission denied", "timed out", "service unavailable", "invalid value", "already exists")
+
+
+@dataclass(frozen=True, slots=True)
+class Invented:
+    """A tool that exists only in its declaration."""
+
+    verb: str
+    noun: str
+    schema: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """`verb_noun`."""
+        return f"{self.verb}_{self.noun}"
+
+    def declare(self) -> str:
+        """Its declaration."""
+        return declaration(self.name, f"{self.verb.capitalize()} a {self.noun}.", self.schema)
+
+
+def _word(rng: random.Random, split: Split) -> str:
+    match rng.randrange(10):
+        case 0 | 1 | 2:
+            return rng.choice(part(WORDS, split))
+        case 3 | 4:
+            return f"{rng.choice(part(WORDS, split))} {rng.choice(part(WORDS, split))}"
+        case 5:
+            return rng.choice(part(CITIES, split))
+        case 6:
+            return person(rng, split)
+        case 7 | 8:
+            return syllables(rng)
+        case _:
+            return code(rng)
+
+
+def _schema(rng: random.Random, split: Split) -> dict[str, Any]:
+    keys = rng.sample(TEXT_KEYS * 2 + NUMBER_KEYS + BOOLEAN_KEYS + LIST_KEYS, rng.choice([0, 1, 1, 2, 2, 2, 3, 3, 4]))
+    properties: dict[str, Any] = {}
+    for key in dict.fromkeys(keys):
+        about = {} if rng.random() < 0.3 else {"description": rng.choice([key.capitalize(), f"The {key}"])}
+        if key in NUMBER_KEYS:
+            kind: dict[str, Any] = {"type": rng.choice(["integer", "integer", "number"])}
+        elif key in BOOLEAN_KEYS:
+            kind = {"type": "boolean"}
+        elif key in LIST_KEYS:
+            kind = {"type": "array", "items": {"type": "string"}}
+        elif rng.random() < 0.25:
+            kind = {"type": "string", "enum": rng.sample(part(WORDS, split), rng.randint(2, 3))}
+        else:
+            kind = {"type": "string"}
+        properties[key] = {**about, **kind}
+    if rng.random() < 0.12:
+        inner = {key: {"type": "string"} for key in rng.sample(["first", "second", "from", "until"], 2)}
+        properties["options"] = {"type": "object", "properties": inner, "required": list(inner)}
+    required = [key for key in properties if rng.random() < 0.75]
+    return {"type": "object", "properties": properties, **({"required": required} if required else {})}
+
+
+def _value(rng: random.Random, schema: dict[str, Any], split: Split) -> Any:
+    match schema["type"]:
+        case "integer":
+            return rng.randint(0, rng.choice([9, 99, 999]))
+        case "number":
+            return round(rng.uniform(0, 300), rng.randint(1, 2))
+        case "boolean":
+            return rng.random() < 0.5
+        case "array":
+            return [_word(rng, split) for _ in range(rng.randint(1, 3))]
+        case "object":
+            return {key: _word(rng, split) for key in schema["properties"]}
+        case _:
+            return rng.choice(schema["enum"]) if "enum" in schema else _word(rng, split)
+
+
+def _say(rng: random.Random, key: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return rng.choice([key, f"{key} yes"]) if value else f"not {key}"
+    if isinstance(value, list):
+        return f"{key} " + ", ".join(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{inner} {item}" for inner, item in value.items())
+    return rng.choice([f"{key} {value}", f"{key} is {value}", f"{key}: {value}", f"the {key} {value}"])
+
+
+def _ask(rng: random.Random, tool: Invented, arguments: dict[str, Any], first: bool) -> str:
+    openings = ["Please", "Can you", "Could you", "I want to", "I need you to", "Now"] if first else ["please", "then"]
+    text = f"{rng.choice(openings)} {tool.verb} {rng.choice(['the', 'a', 'my'])} {tool.noun}"
+    said = [_say(rng, key, value) for key, value in arguments.items()]
+    rng.shuffle(said)
+    return text + (rng.choice([" with ", ", ", " using ", ": "]) + ", ".join(said) if said else "")
+
+
+def _tools(rng: random.Random, split: Split) -> list[Invented]:
+    pairs = [(verb, noun) for verb in rng.sample(VERBS, 12) for noun in rng.sample(NOUNS, 12)]
+    fitting = [pair for pair in pairs if is_heldout("_".join(pair)) == (split == "heldout")]
+    chosen = rng.sample(fitting, rng.choice([1, 2, 2, 3, 3, 4]))
+    return [Invented(verb, noun, _schema(rng, split)) for verb, noun in chosen]
+
+
+def dialogue(rng: random.Random, split: Split, turns: int | None = None) -> Dialogue:
+    """One to four user turns under one set of tools; with thinking on, one."""
+    tools, thinking = _tools(rng, split), rng.random() < 0.3
+    talk = Dialogue(rng.choice(SYSTEMS), [tool.declare() for tool in tools], thinking)
+    for _ in range(1 if thinking else turns or rng.choice([1, 2, 3, 4])):
+        _turn(rng, talk, tools, split)
+    return talk
+
+
+def _turn(rng: random.Random, talk: Dialogue, tools: list[Invented], split: Split) -> None:
+    if rng.random() < 0.05:
+        talk.user(rng.choice(GREETINGS) + rng.choice(["How are you?", "What can you do?", "Thank you!"]))
+        return talk.final("No tool is needed.", "I can help you with " + " or ".join(t.noun for t in tools) + ".")
+    wanted = rng.sample(tools, 2 if len(tools) > 1 and rng.random() < 0.15 else 1)
+    calls = []
+    for tool in wanted:
+        properties, required = tool.schema["properties"], tool.schema.get("required", [])
+        keys = [key for key in properties if key in required or rng.random() < 0.4]
+        calls.append((tool, {key: _value(rng, properties[key], split) for key in keys}))
+    asks = [_ask(rng, tool, arguments, index == 0) for index, (tool, arguments) in enumerate(calls)]
+    talk.user(rng.choice(GREETINGS) + " and ".join(asks) + rng.choice(["", ".", "."]))
+    talk.call("I call " + " and ".join(tool.name for tool, _ in calls) + ".", *((t.name, a) for t, a in calls))
+    results, said = [], []
+    for tool, _ in calls:
+        if rng.random() < 0.12:
+            error = rng.choice(ERRORS)
+            results.append((tool.name, {"error": error}))
+            said.append(f"The {tool.noun} failed: {error}.")
+        else:
+            key = rng.choice(["result", "status", "id", "total", "answer"])
+            value = _word(rng, split) if rng.random() < 0.6 else rng.randint(0, 9999)
+            results.append((tool.name, {key: value}))
+            said.append(f"The {tool.noun} {key} is {value}.")
+    talk.results(*results)
+    talk.final("I have the result.", " ".join(said))
+
+
+def copying(rng: random.Random, split: Split) -> Dialogue:
+    """Very short: one tool, one text parameter, several turns. Teaches copying before anything else."""
+    key = rng.choice(TEXT_KEYS)
+    tool = Invented(rng.choice(VERBS), rng.choice(NOUNS), {"type": "object", "properties": {key: {"type": "string"}}})
+    talk = Dialogue("", [tool.declare()], False)
+    for _ in range(rng.randint(3, 6)):
+        value = _word(rng, split)
+        talk.user(rng.choice([f"{value}", f"{tool.verb} {value}", f"{tool.verb} the {tool.noun} {value}."]))
+        talk.call("", (tool.name, {key: value}))
+        answer = _word(rng, split)
+        talk.results((tool.name, {"answer": answer}))
+        talk.final("", f"The answer is {answer}.")
+    return talk
