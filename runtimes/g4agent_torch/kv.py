@@ -117,10 +117,13 @@ class DenseKVCache:
         best = max([current, *self._marks.values()], key=lambda spans: spans[0].restorable(length))
         restored = best[0].restorable(length)
         for layer, span in zip(self._windows, best, strict=True):
-            layer.restore(span, restored)
+            layer.span = span if restored else None
         for full in self._full:
             full.length = restored
         self._marks = {at: spans for at, spans in self._marks.items() if at <= restored}
+        # Spans overlap: what was cut must be gone from each of them, or a later cut could bring it back.
+        for span in [*best, *(span for spans in self._marks.values() for span in spans)]:
+            span.end = min(span.end, restored)
         return restored
 
 
@@ -224,11 +227,6 @@ class WindowLayer(CacheLayerMixin):
         span.end = past + added
         seen = max(0, start - self.window + 1)
         return span.keys[:, :, seen:end], span.values[:, :, seen:end]
-
-    def restore(self, span: Span, length: int) -> None:
-        """Takes up `span` again, cut to `length`."""
-        span.end = length
-        self.span = span if length else None
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         seen = min(self.get_seq_length(), self.window - 1)

@@ -57,6 +57,25 @@ def test_the_last_token_can_always_be_taken_back() -> None:
         write(cache, [length])
 
 
+def test_a_marked_window_forgets_what_was_cut_after_it() -> None:
+    """Two buffers overlap by a window: a cut in the newer one must reach the older one that a mark still holds."""
+    cache, full = DenseKVStore(CONFIG).new(), 2 * WINDOW  # a first buffer holds two windows
+    for position in range(full - 1):
+        write(cache, [position])
+    cache.mark(full - 1)
+    write(cache, [full - 1])
+    write(cache, [full])  # the second buffer begins
+    assert cache.truncate(full - 1) == full - 1
+    written = list(range(full - 1))
+    for position in range(full - 1, 8 * WINDOW):
+        write(cache, [1000 + position])
+        written.append(1000 + position)
+    restored = cache.truncate(full)
+    local, everything = write(cache, [7])
+    assert everything.tolist() == [*written[:restored], 7]
+    assert local.tolist() == everything[-WINDOW:].tolist()
+
+
 def test_appending_does_not_copy_the_past() -> None:
     """`torch.cat` per token makes every step dearer than the one before."""
     cache = DenseKVStore(CONFIG).new()
