@@ -7,17 +7,33 @@ from dataclasses import dataclass
 from typing import Any
 
 from coding_assistant.agent import POLICY
-from g4agent_coding import tools
 
+from g4agent_coding import tools
 from training.dialogue import Dialogue, declare
 from training.generic import NOUNS
 from training.words import WORDS, Split, part, syllables
 
-ASK = ("The tests fail. Please fix {path}.", "Fix the bug in {path}.", "There is a bug in {path}. Fix it.",
-       "Please fix {path}.", "{path} has a bug, please fix it.", "Make the tests pass, the bug is in {path}.",
-       "Repair {path}.", "Something is wrong in {path}, fix it.", "A test of {path} fails, please fix it.")
-ASK_OPEN = ("The tests fail. Please fix the bug.", "Fix the bug.", "Make the tests pass.", "A test fails, please fix it.",
-            "The tests fail. Find the bug and fix it.", "Please fix the failing test.", "Find and fix the bug.", "There is a bug in this project. Fix it.")
+ASK = (
+    "The tests fail. Please fix {path}.",
+    "Fix the bug in {path}.",
+    "There is a bug in {path}. Fix it.",
+    "Please fix {path}.",
+    "{path} has a bug, please fix it.",
+    "Make the tests pass, the bug is in {path}.",
+    "Repair {path}.",
+    "Something is wrong in {path}, fix it.",
+    "A test of {path} fails, please fix it.",
+)
+ASK_OPEN = (
+    "The tests fail. Please fix the bug.",
+    "Fix the bug.",
+    "Make the tests pass.",
+    "A test fails, please fix it.",
+    "The tests fail. Find the bug and fix it.",
+    "Please fix the failing test.",
+    "Find and fix the bug.",
+    "There is a bug in this project. Fix it.",
+)
 
 FUNCTIONS: tuple[tuple[str, str, str, tuple[str, ...], tuple[Any, ...]], ...] = (
     ("add", "a, b", "a + b", ("a - b", "a * b", "a", "a + a"), (2, 3)),
@@ -131,15 +147,29 @@ def project(rng: random.Random, split: Split) -> Project:
     module = rng.choice([*part(WORDS, split), *part(NOUNS, split), syllables(rng)])
     folder = rng.choice(["", "", "", "src/", "app/", "lib/"])
     cases = [(name, arguments, expected)]
-    cases += [(other[0], other[4], eval(f"(lambda {other[1]}: {other[2]})")(*other[4])) for other in others
-              if any(other[0] == each for each, _, _ in functions)]
-    test_source = f"import unittest\n\nfrom {folder.replace('/', '.')}{module} import {', '.join(case[0] for case in cases)}\n"
+    cases += [
+        (other[0], other[4], eval(f"(lambda {other[1]}: {other[2]})")(*other[4]))
+        for other in others
+        if any(other[0] == each for each, _, _ in functions)
+    ]
+    test_source = (
+        f"import unittest\n\nfrom {folder.replace('/', '.')}{module} import {', '.join(case[0] for case in cases)}\n"
+    )
     test_source += "\n\nclass Tests(unittest.TestCase):\n" + "\n".join(
         f"    def test_{each}(self):\n        self.assertEqual({each}({', '.join(map(repr, these))}), {wanted!r})\n"
         for each, these, wanted in cases
     )
-    return Project(f"{folder}{module}.py", f"test_{module}.py", f"test_{name}", source, test_source, f"return {wrong}",
-                   f"return {right}", said, len(cases))
+    return Project(
+        f"{folder}{module}.py",
+        f"test_{module}.py",
+        f"test_{name}",
+        source,
+        test_source,
+        f"return {wrong}",
+        f"return {right}",
+        said,
+        len(cases),
+    )
 
 
 def dialogue(rng: random.Random, split: Split, turns: int = 1) -> Dialogue:
@@ -190,7 +220,11 @@ def fix(rng: random.Random, bug: Project, talk: Dialogue) -> None:
     if not told:
         do("Look for the file.", "list_files", {}, {"files": sorted([bug.path, bug.test_path])})
     do("Read the file.", "read_file", {"path": bug.path}, {"text": bug.source})
-    do(f"{bug.test_name.removeprefix('test_')} must be {bug.right}.", "edit_file",
-       {"path": bug.path, "old": bug.wrong, "new": bug.right}, {"path": bug.path, "replaced": 1})
+    do(
+        f"{bug.test_name.removeprefix('test_')} must be {bug.right}.",
+        "edit_file",
+        {"path": bug.path, "old": bug.wrong, "new": bug.right},
+        {"path": bug.path, "replaced": 1},
+    )
     do("Run the tests again.", "run_tests", {}, {"passed": bug.tests, "failed": 0, "output": ""})
     talk.final("All tests pass.", f"I fixed {bug.path}: {bug.wrong} is now {bug.right}.")

@@ -82,8 +82,11 @@ def build(shape: Shape, seed: int) -> Gemma4ForCausalLM:
         nn.init.normal_(model.model.embed_tokens_per_layer.weight, std=shape.ple**-0.5)
         for layer in model.model.layers:
             layer.self_attn.q_norm.weight.fill_(1.5 * layer.self_attn.head_dim**-0.5)
-            for norm in (layer.post_attention_layernorm, layer.post_feedforward_layernorm,
-                         layer.post_per_layer_input_norm):
+            for norm in (
+                layer.post_attention_layernorm,
+                layer.post_feedforward_layernorm,
+                layer.post_per_layer_input_norm,
+            ):
                 norm.weight.fill_(0.5)
     return model
 
@@ -126,8 +129,11 @@ def block_attention(
 
     mask = banded_mask(blocks, window, query.device).repeat(batch, 1, 1, 1)
     out = F.scaled_dot_product_attention(
-        own(query).reshape(batch * blocks, heads, window, dim), with_previous(key), with_previous(value),
-        attn_mask=mask, scale=scale,
+        own(query).reshape(batch * blocks, heads, window, dim),
+        with_previous(key),
+        with_previous(value),
+        attn_mask=mask,
+        scale=scale,
     )
     out = out.view(batch, blocks, heads, window, dim).permute(0, 1, 3, 2, 4)
     return out.reshape(batch, length, heads, dim), None

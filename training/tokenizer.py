@@ -25,19 +25,31 @@ FUNCTION_WORDS = (
     "the a an to of and is for in my it with at or i me be not on you your this that so can are as by no one all cannot"
 )
 STRUCTURE = (
-    r",parameters:\{properties:\{", r":\{description:", r",type:", r"\}\},required:\[", r"\],type:", r"\},",
-    r"\{description:", r"\}\},", r"\}\}", r"\{\}", r"\[\]", r",items:\{type:", r"\},type:", r"\{type:",
+    r",parameters:\{properties:\{",
+    r":\{description:",
+    r",type:",
+    r"\}\},required:\[",
+    r"\],type:",
+    r"\},",
+    r"\{description:",
+    r"\}\},",
+    r"\}\}",
+    r"\{\}",
+    r"\[\]",
+    r",items:\{type:",
+    r"\},type:",
+    r"\{type:",
 )
 """Runs of punctuation and keys in declarations, each one token."""
-
 
 
 def phrases() -> list[str]:
     """Texts of the examples' prompts that never change, and are never copied: each may become few tokens."""
     from coding_assistant.agent import POLICY as CODING
-    from g4agent_coding import tools
     from retail_checkout.agent import POLICY as RETAIL
     from retail_checkout.tools import TOOLS
+
+    from g4agent_coding import tools
 
     found = re.findall(r"[^.,]+[.,]", f"{RETAIL} {CODING}")
     for tool in (*TOOLS, *tools()):
@@ -66,15 +78,20 @@ _CONTROL = re.compile("|".join(re.escape(text) for text in sorted(CONTROL_STRING
 def learn(texts: Iterator[str]) -> Tokenizer:
     """Trains the merges on transcripts."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(PATTERN), "isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PATTERN), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     newline = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str("\n")[0][0]
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, min_frequency=30, initial_alphabet=alphabet, show_progress=False,
+        vocab_size=VOCABULARY,
+        min_frequency=30,
+        initial_alphabet=alphabet,
+        show_progress=False,
         special_tokens=[*CONTROL_STRINGS, newline],
     )
     tokenizer.train_from_iterator((_CONTROL.sub("\n", text) for text in texts), trainer)
@@ -92,7 +109,7 @@ def check(tokenizer: Tokenizer) -> None:
     for id, text in enumerate(CONTROL_STRINGS):
         assert tokenizer.encode(text, add_special_tokens=False).ids == [id], text
     assert tokenizer.encode("\n", add_special_tokens=False).ids == [NEWLINE]
-    samples = ["<bos>a <|\"|>b", "x  y\n\n  z\té €👍 BK204", "def f(a):\n    return a + b\n"]
+    samples = ['<bos>a <|"|>b', "x  y\n\n  z\té €👍 BK204", "def f(a):\n    return a + b\n"]
     for text in samples:
         assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False).ids, skip_special_tokens=False) == text
     word, quoted = (tokenizer.encode(text, add_special_tokens=False).ids for text in ("Zorblat", "the Zorblat."))

@@ -93,8 +93,9 @@ def train(folder: Path, seconds: float, seed: int) -> None:
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     chosen = set(map(id, matrices))
     muon = Muon(matrices)
-    adam = torch.optim.AdamW([p for p in model.parameters() if id(p) not in chosen], lr=ADAM_RATE, betas=(0.9, 0.98),
-                             weight_decay=0.0)
+    adam = torch.optim.AdamW(
+        [p for p in model.parameters() if id(p) not in chosen], lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.0
+    )
     step, spent, smooth = 0, 0.0, 0.0
     average = {name: value.clone() for name, value in model.state_dict().items()}
     checkpoint = folder / "checkpoint.pt"
@@ -124,12 +125,25 @@ def train(folder: Path, seconds: float, seed: int) -> None:
         step += 1
         if step % 20 == 0:
             tokens = step * rows.size
-            print(f"step {step} {tokens / 1e6:.2f}M tokens {spent / 60:.1f} min loss {smooth:.4f}"
-                  f" {rows.size * 20 and tokens / max(spent, 1):.0f} tokens/s rate {factor:.2f}", flush=True)
+            print(
+                f"step {step} {tokens / 1e6:.2f}M tokens {spent / 60:.1f} min loss {smooth:.4f}"
+                f" {rows.size * 20 and tokens / max(spent, 1):.0f} tokens/s rate {factor:.2f}",
+                flush=True,
+            )
         if spent - last_save > 150 or spent > seconds:
             last_save = spent
-            torch.save({"model": model.state_dict(), "adam": adam.state_dict(), "muon": muon.momentum,
-                        "average": average, "step": step, "spent": spent, "smooth": smooth}, checkpoint)
+            torch.save(
+                {
+                    "model": model.state_dict(),
+                    "adam": adam.state_dict(),
+                    "muon": muon.momentum,
+                    "average": average,
+                    "step": step,
+                    "spent": spent,
+                    "smooth": smooth,
+                },
+                checkpoint,
+            )
             export.export(shape, average, folder, folder / "export")
         if spent > seconds:
             return

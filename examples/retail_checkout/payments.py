@@ -184,6 +184,7 @@ def serve(ledger: Ledger, socket_path: Path) -> Iterator[None]:
         request_queue_size = 64
 
     with Server(str(socket_path), Handler) as server:
+        socket_path.chmod(0o666)  # the sandbox connects as a user of its own; the private folder keeps others out
         thread = threading.Thread(target=server.serve_forever, args=[0.02], name="payments")
         thread.start()
         try:

@@ -93,23 +93,23 @@ class BubblewrapBox:
         return self._outcome(result, answer)
 
     async def read_file(self, path: str, *, max_bytes: int = 16 * MiB) -> bytes:
-        head = {"op": "_read", "path": _relative(path), "max_bytes": max_bytes}
+        head = {"op": "read", "path": _relative(path), "max_bytes": max_bytes}
         return (await self._file_request(head, limit=max_bytes)).body
 
     async def write_file(self, path: str, data: bytes, *, executable: bool = False) -> None:
         """Writes a file, and the folders above it, in one step: readers see the old content or the new."""
         if len(data) > self._spec.limits.file_bytes:
             raise WorkspacePathError(f"{path} would have {len(data)} bytes, more than {self._spec.limits.file_bytes}")
-        await self._file_request({"op": "_write", "path": _relative(path), "executable": executable}, data)
+        await self._file_request({"op": "write", "path": _relative(path), "executable": executable}, data)
 
     async def list_files(self, path: str = ".") -> list[str]:
-        head = (await self._file_request({"op": "_list", "path": _relative(path)})).head
+        head = (await self._file_request({"op": "list", "path": _relative(path)})).head
         return [str(each) for each in head["paths"]]
 
     async def snapshot(self) -> bytes:
         """Regular files, folders and links of the workspace; sockets and FIFOs are left out."""
         limit = 4 * self._spec.limits.workspace_bytes  # tar adds up to 1.5 KiB to a file of one byte
-        archive = (await self._file_request({"op": "_snapshot"}, limit=limit)).body
+        archive = (await self._file_request({"op": "snapshot"}, limit=limit)).body
         if not archive.endswith(bytes(2 * tarfile.BLOCKSIZE)):
             raise WorkspacePathError("the workspace changed while it was archived", hint="Wait for running calls.")
         return archive
@@ -117,7 +117,7 @@ class BubblewrapBox:
     async def restore(self, snapshot: bytes) -> None:
         """Replaces the workspace. A symbolic link comes back as it was; it is never followed out of the workspace."""
         _check_members(snapshot)
-        await self._file_request({"op": "_restore"}, snapshot)
+        await self._file_request({"op": "restore"}, snapshot)
 
     async def close(self) -> None:
         if self._closed:

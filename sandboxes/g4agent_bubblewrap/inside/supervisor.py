@@ -115,7 +115,9 @@ class Supervisor:
             if not self._preloaded:
                 preload()
                 self._preloaded = True
-            server = self._servers[key] = self._start_server(ToolName(key[0], packet["attribute"], key[1]))
+            server = self._servers[key] = self._start_server(
+                ToolName(key[0], packet["attribute"], key[1]), connection
+            )
         server.helpers = {request: pid for request, pid in server.helpers.items() if not pid or kernel.exists(pid)}
         server.helpers[packet["id"]] = 0
         limits = self._call_limits()
@@ -123,12 +125,13 @@ class Supervisor:
         with contextlib.suppress(OSError):  # the server has just died: the closed connection tells the host
             send_packet(server.link, request, connection.fileno())
 
-    def _start_server(self, name: ToolName) -> Server:
+    def _start_server(self, name: ToolName, connection: socket.socket) -> Server:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
         def serve() -> None:
             self._close_all()
             ours.close()
+            connection.close()
             os.chdir(self._workspace)
             ForkServer(theirs, name, self._python_paths).serve()
 
