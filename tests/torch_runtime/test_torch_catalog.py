@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from g4agent_torch import catalog
+from g4agent_torch import catalog, load
 
 # layers that cache, of each kind, and their KV heads x head size: local, global, window (gemma4 model cards)
 OFFICIAL = {
@@ -34,3 +34,11 @@ def test_the_catalog_needs_no_torch() -> None:
     """`g4agent models` must answer at once, also without the extra."""
     source = Path(catalog.__file__).read_text(encoding="utf-8")
     assert not re.search(r"^\s*(from|import) (torch|transformers)", source, re.MULTILINE)
+
+
+def test_nano_is_what_the_catalog_says() -> None:
+    """The package must hold the model that it describes, and `load` must find it."""
+    info = load("nano").info
+    row = catalog.MODELS[0]
+    assert (info.name, info.variant) == (row.name, "small")
+    assert (info.parameters, info.context_length) == (row.parameters, row.context_length)
