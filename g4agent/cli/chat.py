@@ -1,0 +1,60 @@
+"""`g4agent chat`: several user turns in one session."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from g4agent.cli import options as o
+
+
+def chat(
+    agent: o.AgentPath = None,
+    model: o.Model = None,
+    session: Annotated[
+        str | None, typer.Option("--session", "-s", metavar="ID", help="Go on with a stored session.")
+    ] = None,
+    think: o.Think = None,
+    seed: o.Seed = None,
+    temperature: o.Temperature = None,
+    max_steps: o.MaxSteps = None,
+    allow_degraded: o.Degraded = None,
+    device: o.Device = None,
+    dtype: o.Dtype = None,
+    context_length: o.ContextLength = None,
+    offline: o.Offline = False,
+    as_json: o.AsJson = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Talk with an agent: a prompt per line, `/quit` or the end of the input to leave.
+
+    The exit code is that of the first turn that did not end well.
+    """
+    from g4agent.cli.drive import Driver, ask, reported_errors
+    from g4agent.cli.sessions import stored_agent
+
+    async def loop(driver: Driver) -> int:
+        code = 0
+        async with driver.agent.session(session) as opened:
+            while (prompt := ask("> ")) is not None and prompt.strip() != "/quit":
+                if prompt.strip():
+                    code = code or (await driver.turn(opened, prompt)).exit_code
+        return code
+
+    with reported_errors(verbose):
+        chosen = o.AgentOptions(
+            agent=agent,
+            model=model,
+            think=think,
+            seed=seed,
+            temperature=temperature,
+            max_steps=max_steps,
+            allow_degraded=allow_degraded,
+            device=device,
+            dtype=dtype,
+            context_length=context_length,
+            offline=offline,
+        )
+        configured = chosen.configure() if session is None else stored_agent(session, chosen)
+        raise typer.Exit(Driver(configured, as_json=as_json, verbose=verbose).run(loop))

@@ -1,0 +1,137 @@
+"""Drives an agent from a terminal: shows its events, asks for approval, and ends well on Ctrl-C and on errors.
+
+Ctrl-C is left to asyncio's runner: the first one cancels the main task, so that every call gets its result and the
+step is stored; then `anyio.run` raises KeyboardInterrupt. A second one does not wait for that.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from typing import TYPE_CHECKING
+
+import anyio
+import typer
+from rich.text import Text
+
+from g4agent.cli.console import arguments, one_line, plain, stderr, stdout
+from g4agent.cli.render import JsonLines, Renderer, Story
+from g4agent.errors import G4AgentError
+from g4agent.events import Event, RunFinished, RunStarted, StepFinished, Usage
+from g4agent.messages import ToolCall
+from g4agent.verdict import Outcome, Verdict
+
+if TYPE_CHECKING:
+    from g4agent.agent import Agent
+    from g4agent.session import Session
+    from g4agent.tools import Tool
+
+INTERRUPTED = Verdict(Outcome.INTERRUPTED, "stopped by Ctrl-C")
+
+
+class Driver:
+    """Runs user turns of one session and shows them.
+
+    Args:
+        agent: What to run. Where it has nobody to ask for approval, the terminal is asked, if there is one.
+        as_json: JSON lines instead of a story.
+        verbose: As for `Story`; also show tracebacks of errors.
+    """
+
+    def __init__(self, agent: Agent, *, as_json: bool, verbose: bool) -> None:
+        can_ask = agent.approve is None and sys.stdin.isatty() and sys.stderr.isatty()
+        self.agent = agent.replace(approve=_approve_on_terminal) if can_ask else agent
+        self._renderer: Renderer = JsonLines() if as_json else Story(stdout(), verbose=verbose)
+        self._running: RunStarted | None = None
+        self._usage = Usage()
+        self._steps = 0
+
+    async def turn(self, session: Session, prompt: str | None) -> Verdict:
+        """One user turn, shown while it happens; None goes on with an interrupted one."""
+        async with aclosing(session.stream(prompt)) as events:
+            return await self._show(events)
+
+    def run(self, body: Callable[[Driver], Awaitable[int]]) -> int:
+        """Runs `body` in an event loop with the agent open; returns its exit code, or 130 after Ctrl-C."""
+
+        async def with_agent() -> int:
+            async with self.agent:
+                return await body(self)
+
+        try:
+            return anyio.run(with_agent)
+        except KeyboardInterrupt:
+            self._interrupted()
+            return INTERRUPTED.exit_code
+
+    async def _show(self, events: AsyncGenerator[Event, None]) -> Verdict:
+        verdict = INTERRUPTED
+        async for event in events:
+            match event:
+                case RunStarted():
+                    self._running, self._usage, self._steps = event, Usage(), 0
+                case StepFinished(usage=usage):
+                    self._usage += usage
+                    self._steps += 1
+                case RunFinished():
+                    self._running, verdict = None, event.verdict
+            self._renderer.show(event)
+        return verdict
+
+    def _interrupted(self) -> None:
+        """The end of a run whose own last event was lost with its task."""
+        if self._running is not None:
+            id = self._running.session_id
+            self._renderer.show(RunFinished(id, INTERRUPTED, "", self._usage, self._steps))
+
+
+def ask(question: str) -> str | None:
+    """A line from standard input; None at its end, or after Ctrl-C, which is passed on to the event loop.
+
+    Blocks the event loop on purpose: nothing else is under way while a person is asked. Asyncio's own handler would
+    swallow Ctrl-C here, so Python's takes its place for as long as the question stands.
+    """
+    sys.stderr.write(question if sys.stdin.isatty() else "")
+    sys.stderr.flush()
+    loops_handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        line = sys.stdin.readline()
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, loops_handler)
+        signal.raise_signal(signal.SIGINT)
+        return None
+    finally:
+        signal.signal(signal.SIGINT, loops_handler)
+    return line.rstrip("\n") if line else None
+
+
+async def _approve_on_terminal(call: ToolCall, tool: Tool, reason: str) -> bool:
+    console = stderr()
+    console.print(Text(f"? {one_line(call.name)}({arguments(call.arguments)})", "bold yellow"), soft_wrap=True)
+    console.print(Text(f"  {plain(reason)}; effect: {tool.effect}, runs in: {tool.where}", "dim"), soft_wrap=True)
+    return (ask("  Let it run? [y/N] ") or "").strip().lower() in ("y", "yes")
+
+
+@contextmanager
+def reported_errors(verbose: bool) -> Iterator[None]:
+    """Turns an exception into a message on stderr and exit code 1; with `verbose`, the traceback comes first."""
+    try:
+        yield
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        if verbose:
+            traceback.print_exc()
+        known = isinstance(error, G4AgentError)
+        message = error.message if isinstance(error, G4AgentError) else f"{type(error).__name__}: {error}"
+        hint = error.hint if isinstance(error, G4AgentError) else "A bug, or a fault of the agent's own code."
+        console = stderr()
+        console.print(Text(f"error: {plain(message)}", "bold red"), soft_wrap=True)
+        if hint:
+            console.print(Text(f"  {plain(hint)}"), soft_wrap=True)
+        if not known and not verbose:
+            console.print(Text("  Use --verbose to see where."), soft_wrap=True)
+        raise typer.Exit(1) from error

@@ -1,0 +1,101 @@
+"""Options that several commands share, and the agent that they describe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+
+from g4agent.errors import ConfigError
+from g4agent.ports.sandbox import LimitName
+
+if TYPE_CHECKING:
+    from g4agent.agent import Agent
+
+AgentPath = Annotated[
+    str | None,
+    typer.Option("--agent", "-a", metavar="PATH", help="Folder with agent.py, Python file, or module:attribute."),
+]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="nano, a Hugging Face id, or a checkpoint folder; [runtime:]model."),
+]
+Think = Annotated[bool | None, typer.Option("--think/--no-think", help="Let the model think before it acts.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of sampling and of the agent's example data.")]
+Temperature = Annotated[float | None, typer.Option(min=0.0, help="0 always takes the likeliest token.")]
+MaxSteps = Annotated[int | None, typer.Option(min=1, help="Model steps before the run is stopped.")]
+Degraded = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-degraded", metavar="LIMIT", help="Run though this host cannot enforce LIMIT (memory, cpu, ...)."
+    ),
+]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Dtype = Annotated[str | None, typer.Option(help="auto, float32, bfloat16.")]
+ContextLength = Annotated[int | None, typer.Option(min=256, help="Tokens that a session may have.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Never ask the model hub.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show everything, and tracebacks of errors.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object per event on standard output.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentOptions:
+    """What the command line changes in an agent; None leaves it as it is."""
+
+    agent: str | None = None
+    model: str | None = None
+    think: bool | None = None
+    seed: int | None = None
+    temperature: float | None = None
+    max_steps: int | None = None
+    allow_degraded: list[str] | None = None
+    device: str | None = None
+    dtype: str | None = None
+    context_length: int | None = None
+    offline: bool = False
+
+    def configure(self) -> Agent:
+        """The agent at `--agent`, or one without tools, with the options applied.
+
+        Its name becomes the reference under which `sessions resume` finds it again. Raises ConfigError.
+        """
+        from g4agent.agent import Agent
+        from g4agent.registry import load_agent
+
+        agent = Agent() if self.agent is None else load_agent(self.agent)
+        changes: dict[str, Any] = {
+            "sampling": _changed(agent.sampling, seed=self.seed, temperature=self.temperature),
+            "budget": _changed(agent.budget, steps=self.max_steps),
+        }
+        if self.agent is not None:
+            path = Path(self.agent)
+            changes["name"] = str(path.resolve()) if path.exists() else self.agent
+        if self.model is not None:
+            changes["model"] = self.model
+        if self.think is not None:
+            changes["thinking"] = self.think
+        if self.allow_degraded:
+            changes["allow_degraded"] = agent.allow_degraded | _limit_names(self.allow_degraded)
+        if options := self._model_options():
+            changes["model_options"] = {**agent.model_options, **options}
+        return agent.replace(**changes)
+
+    def _model_options(self) -> dict[str, Any]:
+        names = ("device", "dtype", "context_length")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return given | ({"offline": True} if self.offline else {})
+
+
+def _changed(settings: Any, **changes: Any) -> Any:
+    """A copy of the frozen settings with every change that is not None."""
+    return replace(settings, **{name: value for name, value in changes.items() if value is not None})
+
+
+def _limit_names(names: list[str]) -> frozenset[LimitName]:
+    known: dict[str, LimitName] = {name: name for name in get_args(LimitName)}
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"there is no limit called {name!r}", hint=f"The limits are: {', '.join(known)}.")
+    return frozenset(known[name] for name in names)

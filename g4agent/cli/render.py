@@ -1,0 +1,144 @@
+"""What a person or a program sees of a run. Both renderers read the same events."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Literal, Protocol
+
+from rich.console import Console
+from rich.text import Text
+
+from g4agent.cli.console import arguments, compact, one_line, plain
+from g4agent.events import (
+    CallMalformed,
+    CallReady,
+    Event,
+    RunFinished,
+    RunStarted,
+    StepFinished,
+    TextDelta,
+    ThoughtDelta,
+    ToolFinished,
+    ToolStarted,
+    to_json,
+)
+from g4agent.messages import ToolCall, ToolResult
+
+ARGUMENT_CHARS = 80
+RESULT_CHARS = 200
+
+
+class Renderer(Protocol):
+    """Shows the events of one run after another."""
+
+    def show(self, event: Event) -> None: ...
+
+
+class JsonLines:
+    """Each event as one line of JSON on standard output."""
+
+    def show(self, event: Event) -> None:
+        sys.stdout.write(json.dumps(to_json(event)) + "\n")
+        sys.stdout.flush()
+
+
+class Story:
+    """A run as a person reads it: thought, text, call, result, and a line on how it ended.
+
+    Args:
+        console: Where to print.
+        verbose: Show arguments and results in full, what tools printed, repairs, tracebacks and each step's usage.
+    """
+
+    def __init__(self, console: Console, *, verbose: bool = False) -> None:
+        self._console = console
+        self._verbose = verbose
+        self._streaming: Literal["thought", "text"] | None = None
+        self._line_open = False
+        self._degraded: frozenset[str] = frozenset()
+
+    def show(self, event: Event) -> None:
+        """Prints what is worth knowing of the event."""
+        match event:
+            case ThoughtDelta(text):
+                self._stream("thought", text)
+            case TextDelta(text):
+                self._stream("text", text)
+            case CallReady(call, repairs):
+                self.call(call)
+                if repairs and self._verbose:
+                    self.line(f"  mended: {', '.join(repairs)}", "yellow")
+            case CallMalformed(raw=raw):
+                self.line(f"→ malformed call: {one_line(raw, self._limit(RESULT_CHARS))}", "yellow")
+            case ToolStarted(where="host") if self._verbose:
+                self.line(f"  {event.call.name} runs on the host", "dim")
+            case ToolFinished(result, output=output, degraded=degraded):
+                self.result(result, output)
+                self._note_degraded(frozenset(degraded))
+            case RunStarted() if self._verbose:
+                self.line(f"session {event.session_id} · {event.model} · seed {event.seed}", "dim")
+            case StepFinished(step, usage) if self._verbose:
+                used = f"{usage.prompt_tokens} + {usage.generated_tokens} tokens · {usage.seconds:.1f} s"
+                self.line(f"step {step} · {used}", "dim")
+            case RunFinished():
+                self._finish(event)
+
+    def call(self, call: ToolCall) -> None:
+        """`→ name(argument=value)`."""
+        self.line(f"→ {one_line(call.name)}({arguments(call.arguments, self._limit(ARGUMENT_CHARS))})", "cyan")
+
+    def result(self, result: ToolResult, output: str = "") -> None:
+        """`← value`, or `✗ error` in red; with the tool's name, as several calls may be under way."""
+        name, limit = one_line(result.name), self._limit(RESULT_CHARS)
+        if result.error is None:
+            self.line(f"← {name}: {compact(result.value, limit)}", "dim")
+        else:
+            self.line(f"✗ {name}: {one_line(result.error.message, limit)}", "red")
+        if self._verbose:
+            for extra in (output, (result.error and result.error.detail) or ""):
+                for line in extra.splitlines():
+                    self.line(f"  │ {line}", "dim")
+
+    def line(self, text: str, style: str = "") -> None:
+        """One line of its own."""
+        self._end_stream()
+        self._print(plain(text) + "\n", style)
+
+    def _stream(self, kind: Literal["thought", "text"], text: str) -> None:
+        if self._streaming != kind:
+            text = text.lstrip("\n")
+            if not text:
+                return
+            self._end_stream()
+            self._streaming = kind
+            if kind == "thought":
+                text = f"thought: {text}"
+        self._print(plain(text), "dim italic" if kind == "thought" else "")
+
+    def _end_stream(self) -> None:
+        if self._line_open:
+            self._print("\n", "")
+        self._streaming = None
+
+    def _print(self, text: str, style: str) -> None:
+        if text:
+            self._console.print(Text(text, style), end="", soft_wrap=True)
+            self._line_open = not text.endswith("\n")
+
+    def _note_degraded(self, degraded: frozenset[str]) -> None:
+        if degraded - self._degraded:
+            self._degraded |= degraded
+            self.line(f"  limits that this host does not enforce: {', '.join(sorted(degraded))}", "yellow")
+
+    def _finish(self, event: RunFinished) -> None:
+        verdict, usage = event.verdict, event.usage
+        reason = f" ({verdict.reason})" if verdict.reason else ""
+        tokens = usage.prompt_tokens + usage.generated_tokens
+        counts = f"{event.steps} steps · {tokens:,} tokens · {usage.seconds:.1f} s · session {event.session_id}"
+        self.line(f"{verdict.outcome}{reason} · {counts}", "green" if verdict.ok else "bold red")
+        if verdict.resumable:
+            self.line(f"  go on with: g4agent sessions resume {event.session_id}", "dim")
+
+    def _limit(self, limit: int) -> int | None:
+        return None if self._verbose else limit

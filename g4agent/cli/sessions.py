@@ -1,0 +1,168 @@
+"""`g4agent sessions`: what is stored, its story, and going on with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from g4agent.cli import options as o
+
+if TYPE_CHECKING:
+    from g4agent.agent import Agent
+    from g4agent.cli.render import Story
+    from g4agent.store import SessionSummary, StoredCall, StoredSession, StoredStep
+
+app = typer.Typer(help="Stored sessions: list, show, resume.", no_args_is_help=True)
+
+SessionId = Annotated[str, typer.Argument(metavar="ID", help="Id of a session, or its beginning.")]
+
+
+@app.command("list")
+def list_sessions(
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, the last used first.")] = 20,
+    verbose: o.Verbose = False,
+) -> None:
+    """List the stored sessions, the last used first."""
+    from g4agent.cli.console import stdout, table
+    from g4agent.cli.drive import reported_errors
+    from g4agent.store import Store
+
+    with reported_errors(verbose), Store.open() as store:
+        rows = [_row(summary) for summary in store.list_sessions(limit)]
+        columns = ("session", "age", "agent", "model", "steps", "tokens", "status", "prompt")
+        stdout().print(table(*columns, rows=rows, right=frozenset({"age", "steps", "tokens"})))
+
+
+@app.command("show")
+def show(id: SessionId, verbose: o.Verbose = False) -> None:
+    """Tell a session's story from the store: prompts, calls, results, answers."""
+    from g4agent.cli.console import stdout
+    from g4agent.cli.drive import reported_errors
+    from g4agent.cli.render import Story
+    from g4agent.store import Store
+
+    with reported_errors(verbose), Store.open() as store:
+        session = store.session(id)
+        story = Story(stdout(), verbose=verbose)
+        _tell_header(story, session)
+        calls = store.calls(session.id)
+        for step in store.steps(session.id):
+            _tell_step(story, step, [call for call in calls if call.step == step.index])
+        _tell_calls(story, [call for call in calls if call.step >= session.steps])
+        _tell_end(story, session)
+
+
+@app.command("resume")
+def resume(
+    id: SessionId,
+    prompt: Annotated[
+        str | None, typer.Argument(help="A new user turn. Without it, an interrupted run goes on.")
+    ] = None,
+    agent: o.AgentPath = None,
+    model: o.Model = None,
+    max_steps: o.MaxSteps = None,
+    allow_degraded: o.Degraded = None,
+    device: o.Device = None,
+    dtype: o.Dtype = None,
+    offline: o.Offline = False,
+    as_json: o.AsJson = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Go on with a stored session, by the agent and the model that it was made with."""
+    from g4agent.cli.drive import Driver, reported_errors
+
+    async def go_on(driver: Driver) -> int:
+        async with driver.agent.session(id) as session:
+            return (await driver.turn(session, prompt)).exit_code
+
+    with reported_errors(verbose):
+        chosen = o.AgentOptions(
+            agent=agent,
+            model=model,
+            max_steps=max_steps,
+            allow_degraded=allow_degraded,
+            device=device,
+            dtype=dtype,
+            offline=offline,
+        )
+        configured = stored_agent(id, chosen)
+        raise typer.Exit(Driver(configured, as_json=as_json, verbose=verbose).run(go_on))
+
+
+def stored_agent(id: str, chosen: o.AgentOptions) -> Agent:
+    """The agent that a session was made with, found again by the reference in the store, unless `chosen` names one.
+
+    Raises:
+        SessionNotFoundError: There is no such session.
+        ConfigError: The agent is not where it was.
+    """
+    from g4agent.agent import Agent
+    from g4agent.errors import ConfigError
+    from g4agent.store import Store
+
+    with Store.open() as store:
+        session = store.session(id)
+    if chosen.agent is None and session.agent != Agent().name:
+        chosen = replace(chosen, agent=session.agent)
+    try:
+        agent = chosen.configure()
+    except ConfigError as error:
+        raise ConfigError(error.message, hint=f"Session {session.id} needs its agent: --agent PATH.") from error
+    if chosen.model is None and isinstance(agent.model, str):
+        agent = agent.replace(model=session.model)
+    return agent
+
+
+def age(then: datetime) -> str:
+    """How long ago, in the largest unit that fits: `41s`, `5m`, `3h`, `12d`."""
+    seconds = max(0, int((datetime.now(UTC) - then).total_seconds()))
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def _row(s: SessionSummary) -> tuple[str, ...]:
+    from g4agent.cli.console import one_line
+
+    agent, prompt = Path(s.agent).name, one_line(s.title, 60)
+    return s.id, age(s.updated), agent, s.model, str(s.steps), str(s.tokens), s.status, prompt
+
+
+def _tell_header(story: Story, session: StoredSession) -> None:
+    made = f"{session.created:%Y-%m-%d %H:%M} UTC"
+    story.line(f"session {session.id} · {session.agent} · {session.model} · {made}", "dim")
+
+
+def _tell_step(story: Story, step: StoredStep, calls: list[StoredCall]) -> None:
+    if step.kind == "user":
+        story.line(f"> {step.text}", "bold")
+    elif step.text.strip():
+        story.line(step.text.strip())
+    _tell_calls(story, calls)
+
+
+def _tell_calls(story: Story, calls: list[StoredCall]) -> None:
+    from g4agent.messages import ToolCall
+
+    for call in calls:
+        story.call(ToolCall(call.call_id, call.name, call.arguments))
+        if call.result is not None:
+            story.result(call.result, call.output)
+        else:
+            story.line(f"✗ {call.name}: begun, and its outcome is unknown", "red")
+
+
+def _tell_end(story: Story, session: StoredSession) -> None:
+    from g4agent.store.records import UNFINISHED
+
+    verdict = session.verdict
+    status = UNFINISHED if verdict is None else f"{verdict.outcome}{f' ({verdict.reason})' if verdict.reason else ''}"
+    counts = f"{session.steps} steps · {session.tokens:,} tokens"
+    story.line(f"{status} · {counts}", "green" if verdict is not None and verdict.ok else "bold red")
+    if session.interrupted:
+        story.line(f"  go on with: g4agent sessions resume {session.id}", "dim")
