@@ -79,7 +79,7 @@ class NativeConversation:
     def __init__(self, info: ModelInfo, tokenizer: Tokenizer, engine: TokenEngine) -> None:
         self._info = info
         self._tokenizer = tokenizer
-        self._engine = engine
+        self.engine = engine
         self._tools = ToolSet()
         self._thinking = False
         self._awaits = Awaits.BEGIN
@@ -93,7 +93,7 @@ class NativeConversation:
 
     @property
     def length(self) -> int:
-        return len(self._engine.tokens)
+        return len(self.engine.tokens)
 
     async def begin(self, setup: ConversationSetup) -> None:
         self._expect(Awaits.BEGIN)
@@ -107,7 +107,7 @@ class NativeConversation:
     async def restore(self, setup: ConversationSetup, tokens: Sequence[int]) -> None:
         self._expect(Awaits.BEGIN)
         self._take_setup(setup)
-        await self._engine.append(tokens)
+        await self.engine.append(tokens)
         self._taken = len(tokens)
         opening = self._ids(render.model_turn_open(thinking=True, variant="small"))
         opens = [i for i, token in enumerate(tokens) if token == TURN_OPEN]
@@ -122,7 +122,7 @@ class NativeConversation:
             await self._close_turn()
         self._expect(Awaits.USER)
         turn_start = self._turn_start or self.length
-        turn = self._engine.tokens[turn_start:]
+        turn = self.engine.tokens[turn_start:]
         kept = without_thoughts(turn)
         unchanged = next((i for i, (a, b) in enumerate(zip(turn, kept, strict=False)) if a != b), len(kept))
         newline = render.turn_close(token_present=True) if turn else []
@@ -131,10 +131,10 @@ class NativeConversation:
         cue = self._ids(render.model_turn_open(self._thinking, self._info.variant))[len(self._ids(opening)) :]
         self._require_room(turn_start + unchanged, len(added) + len(cue) + RESERVE)
         await self._truncate(turn_start + unchanged)
-        await self._engine.append(added)
+        await self.engine.append(added)
         self._turn_start = self.length
-        await self._engine.mark()
-        await self._engine.append(cue)
+        await self.engine.mark()
+        await self.engine.append(cue)
         self._awaits = Awaits.GENERATION
 
     async def add_results(self, results: Sequence[ToolResult]) -> None:
@@ -153,7 +153,7 @@ class NativeConversation:
     async def generate(self, step: int, limits: GenerationLimits) -> AsyncGenerator[ModelEvent, None]:
         self._expect(Awaits.GENERATION)
         self._step_start = self.length
-        parser = Parser(self._tokenizer, initial_state_from(self._engine.tokens[self._turn_start :]))
+        parser = Parser(self._tokenizer, initial_state_from(self.engine.tokens[self._turn_start :]))
         room = self._info.context_length - self.length - RESERVE
         generated = thought = 0
         thought_closed = False
@@ -165,7 +165,7 @@ class NativeConversation:
                 thought_limit=limits.thought_limit,
                 in_thought=in_thought,
             )
-            async with aclosing(self._engine.generate(request)) as tokens:
+            async with aclosing(self.engine.generate(request)) as tokens:
                 async for token in tokens:
                     generated += 1
                     thought_closed |= token.forced
@@ -186,12 +186,12 @@ class NativeConversation:
             self._awaits = Awaits.GENERATION
 
     def take_delta(self) -> TranscriptDelta:
-        delta = TranscriptDelta(self._taken, tuple(self._engine.tokens[self._taken :]))
+        delta = TranscriptDelta(self._taken, tuple(self.engine.tokens[self._taken :]))
         self._taken = self.length
         return delta
 
     async def close(self) -> None:
-        await self._engine.close()
+        await self.engine.close()
 
     # Generation -------------------------------------------------------------------------------------------------------
 
@@ -230,14 +230,14 @@ class NativeConversation:
         After calls it ends with `<|tool_response>`: small models sometimes end with `<eos>` or `<turn|>` there. After
         anything else it ends with `<turn|>`, and a thought that is still open is closed.
         """
-        last = self._engine.tokens[-1]
+        last = self.engine.tokens[-1]
         stopped = self.length > self._step_start and last in (EOS, TURN_CLOSE, RESPONSE_OPEN)
         end = RESPONSE_OPEN if self._calls else TURN_CLOSE
         if stopped and last != end:
             await self._truncate(self.length - 1)
         if self._calls:
             if not stopped or last != end:
-                await self._engine.append([end])
+                await self.engine.append([end])
             self._awaits = Awaits.RESULTS
             return "calls"
         if not stopped or last != end:
@@ -248,8 +248,8 @@ class NativeConversation:
         return "context_full" if full else "max_tokens"
 
     async def _close_turn(self) -> None:
-        open_thought = initial_state_from(self._engine.tokens[self._turn_start :]) is not State.TEXT
-        await self._engine.append([CHANNEL_CLOSE, TURN_CLOSE] if open_thought else [TURN_CLOSE])
+        open_thought = initial_state_from(self.engine.tokens[self._turn_start :]) is not State.TEXT
+        await self.engine.append([CHANNEL_CLOSE, TURN_CLOSE] if open_thought else [TURN_CLOSE])
         self._awaits = Awaits.USER
 
     def _responses(self, results: Sequence[ToolResult]) -> list[Segment]:
@@ -268,11 +268,11 @@ class NativeConversation:
     async def _append(self, segments: Sequence[Segment]) -> None:
         ids = self._ids(segments)
         self._require_room(self.length, len(ids))
-        await self._engine.append(ids)
+        await self.engine.append(ids)
 
     async def _truncate(self, length: int) -> None:
         if length < self.length:
-            await self._engine.truncate(length)
+            await self.engine.truncate(length)
             self._taken = min(self._taken, length)
 
     def _require_room(self, start: int, added: int) -> None:
