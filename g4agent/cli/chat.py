@@ -39,7 +39,8 @@ def chat(
         async with driver.agent.session(session) as opened:
             while (prompt := ask("> ")) is not None and prompt.strip() != "/quit":
                 if prompt.strip():
-                    code = code or (await driver.turn(opened, prompt)).exit_code
+                    verdict = await driver.turn(opened, prompt)
+                    code = code or verdict.exit_code
         return code
 
     with reported_errors(verbose):

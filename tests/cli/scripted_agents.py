@@ -1,0 +1,69 @@
+"""Agents for the tests of the command line, by `scripted_agents:NAME`. Their models only play scripts."""
+
+from __future__ import annotations
+
+import anyio
+
+from g4agent import Agent, Policy, Rule, tool
+from g4agent.testing import ScriptedModel, call, calls, say
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m [bold red]markup[/] \u202ereversed \r over"
+
+
+@tool(effect="pure", where="host")
+def add(a: int, b: int) -> int:
+    """Add two integers.
+
+    Args:
+        a: One.
+        b: The other.
+    """
+    return a + b
+
+
+@tool(effect="pure", where="host")
+def echo(text: str) -> str:
+    """Give back a text.
+
+    Args:
+        text: Any text.
+    """
+    return text
+
+
+@tool(effect="once", where="host")
+def pay(amount: int) -> str:
+    """Pay.
+
+    Args:
+        amount: In cents.
+    """
+    return f"paid {amount}"
+
+
+@tool(effect="pure", where="host")
+async def wait(seconds: float) -> str:
+    """Wait.
+
+    Args:
+        seconds: How long.
+    """
+    await anyio.sleep(seconds)
+    return "waited"
+
+
+ADDER = [
+    call("add", a=1, b=2),
+    calls(call("add", a=3, b="x"), call("subtract", a=1)),
+    say("It is 3.", thought="One and two\nmake three."),
+]
+adder = Agent(model=ScriptedModel(ADDER), tools=[add])
+hostile = Agent(model=ScriptedModel([call("echo", text=HOSTILE), say(HOSTILE, thought=HOSTILE)]), tools=[echo])
+lost = Agent(model=ScriptedModel([call("nothing")] * 3), tools=[add])
+broken = Agent(model=ScriptedModel([]))
+two_turns = Agent(model=ScriptedModel([call("nothing"), say(""), say("Second answer.")]))
+waiter = Agent(model=ScriptedModel([call("wait", seconds=60), say("Never said.")]), tools=[wait])
+waiter_again = Agent(model=ScriptedModel([say("Gone on.")]), tools=[wait])
+careful = Agent(
+    model=ScriptedModel([call("pay", amount=5), say("Finished.")]), tools=[pay], policy=Policy((Rule("ask", "pay"),))
+)

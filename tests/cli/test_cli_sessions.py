@@ -1,0 +1,66 @@
+"""`g4agent sessions`: listing, telling and going on with what is stored."""
+
+from __future__ import annotations
+
+from command_line import Command
+
+
+def _run(g4agent: Command, agent: str, *options: str) -> str:
+    """Id of a new session of the agent."""
+    done = g4agent("run", "Some prompt", "--agent", f"scripted_agents:{agent}", "--json", *options)
+    started: str = done.stdout.splitlines()[0]
+    return started.split('"session_id": "')[1].split('"')[0]
+
+
+def test_sessions_are_listed_last_used_first(g4agent: Command) -> None:
+    """The list is how an id is found again."""
+    first, second = _run(g4agent, "adder"), _run(g4agent, "lost")
+    header, *lines = g4agent("sessions", "list").stdout.splitlines()
+    assert header.split() == ["session", "age", "agent", "model", "steps", "tokens", "status", "prompt"]
+    assert [line.split()[0] for line in lines] == [second, first]
+    assert lines[0].split()[-3:-1] == ["too_many_errors", "Some"]
+
+
+def test_the_story_of_a_session_is_told_from_the_store(g4agent: Command) -> None:
+    """What was seen live can be read later, by the beginning of the id."""
+    id = _run(g4agent, "adder")
+    story = g4agent("sessions", "show", id[:-1]).stdout.splitlines()
+    assert story[0].startswith(f"session {id} · scripted_agents:adder · scripted · ")
+    assert story[1:4] == ["> Some prompt", "→ add(a=1, b=2)", "← add: 3"]
+    assert story[-2:] == ["It is 3.", "done · 4 steps · 0 tokens"]
+
+
+def test_a_session_finds_its_agent_again(g4agent: Command) -> None:
+    """`resume` needs no `--agent`: the store knows the reference."""
+    id = _run(g4agent, "adder")
+    done = g4agent("sessions", "resume", id, "And now?")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "→ add(a=1, b=2)")
+    assert g4agent("sessions", "show", id).stdout.count("\n> ") == 2
+
+
+def test_a_finished_run_cannot_go_on_without_a_prompt(g4agent: Command) -> None:
+    """There is nothing to go on with, and the message says what to give."""
+    done = g4agent("sessions", "resume", _run(g4agent, "adder"))
+    assert done.returncode == 1
+    assert "has no interrupted run" in done.stderr
+
+
+def test_other_tools_are_refused(g4agent: Command) -> None:
+    """A transcript declares its tools: going on with others would deceive the model."""
+    done = g4agent("sessions", "resume", _run(g4agent, "adder"), "x", "--agent", "scripted_agents:waiter")
+    assert done.returncode == 1
+    assert "was made with other tools" in done.stderr
+
+
+def test_an_unknown_id_is_an_error(g4agent: Command) -> None:
+    """No traceback of the database, and no new session."""
+    done = g4agent("sessions", "show", "zzzz")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: There is no session 'zzzz'")
+
+
+def test_chat_goes_on_with_a_stored_session(g4agent: Command) -> None:
+    """`chat --session` adds turns to the same history."""
+    id = _run(g4agent, "adder")
+    assert g4agent("chat", "--session", id, stdin="More\n").returncode == 0
+    assert "\n> More\n" in g4agent("sessions", "show", id).stdout
