@@ -39,7 +39,7 @@ def _text(segments: list[Segment]) -> str:
 
 @dataclass(slots=True)
 class Dialogue:
-    """Grows turn by turn. With thinking on, only the last turn is learnt from: earlier ones have lost their thoughts."""
+    """Grows turn by turn. With thinking on it has one turn: earlier ones would have lost their thoughts."""
 
     system: str
     declarations: list[str]

@@ -1,3 +1,4 @@
+# ruff: noqa: SIM905 - word lists read better as text
 """Dialogues over invented tools: random names, schemas and values, so that reading a declaration and copying a value
 are the only ways to get a call right."""
 
@@ -10,151 +11,24 @@ from typing import Any
 from training.dialogue import Dialogue, declaration
 from training.words import CITIES, WORDS, Split, code, is_heldout, part, person, syllables
 
-VERBS = [
-    "get",
-    "set",
-    "find",
-    "create",
-    "delete",
-    "update",
-    "send",
-    "book",
-    "check",
-    "convert",
-    "start",
-    "stop",
-    "list",
-    "add",
-    "remove",
-    "schedule",
-    "calculate",
-    "translate",
-    "play",
-    "pause",
-    "open",
-    "close",
-    "lock",
-    "unlock",
-    "move",
-    "copy",
-    "rename",
-    "upload",
-    "download",
-    "track",
-    "count",
-    "measure",
-    "print",
-    "scan",
-    "share",
-    "archive",
-    "approve",
-    "reject",
-    "reset",
-    "sort",
-    "merge",
-    "split",
-    "assign",
-    "invite",
-    "notify",
-    "export",
-    "import",
-    "query",
-    "rate",
-    "review",
-    "order",
-    "pay",
-]
-NOUNS = [
-    "weather",
-    "timer",
-    "reminder",
-    "meeting",
-    "flight",
-    "hotel",
-    "invoice",
-    "ticket",
-    "contact",
-    "email",
-    "playlist",
-    "song",
-    "light",
-    "thermostat",
-    "door",
-    "alarm",
-    "account",
-    "balance",
-    "payment",
-    "report",
-    "chart",
-    "document",
-    "photo",
-    "video",
-    "calendar",
-    "event",
-    "task",
-    "note",
-    "route",
-    "package",
-    "device",
-    "sensor",
-    "room",
-    "table",
-    "currency",
-    "distance",
-    "recipe",
-    "ward",
-    "parcel",
-    "bus",
-    "train",
-    "shift",
-    "badge",
-    "license",
-    "sample",
-    "patient",
-    "course",
-    "lesson",
-    "score",
-    "plant",
-    "engine",
-    "battery",
-    "printer",
-    "camera",
-    "server",
-    "backup",
-    "domain",
-    "branch",
-]
-TEXT_KEYS = [
-    "city",
-    "name",
-    "title",
-    "label",
-    "message",
-    "language",
-    "source",
-    "target",
-    "owner",
-    "topic",
-    "place",
-    "code",
-    "color",
-    "unit",
-    "category",
-]
-NUMBER_KEYS = [
-    "amount",
-    "count",
-    "level",
-    "volume",
-    "speed",
-    "width",
-    "height",
-    "temperature",
-    "limit",
-    "quantity",
-    "duration",
-    "priority",
-]
+VERBS = """
+    get set find create delete update send book check convert start stop list add remove schedule calculate
+    translate play pause open close lock unlock move copy rename upload download track count measure print scan
+    share archive approve reject reset sort merge split assign invite notify export import query rate review
+    order pay
+""".split()
+NOUNS = """
+    weather timer reminder meeting flight hotel invoice ticket contact email playlist song light thermostat door
+    alarm account balance payment report chart document photo video calendar event task note route package
+    device sensor room table currency distance recipe ward parcel bus train shift badge license sample patient
+    course lesson score plant engine battery printer camera server backup domain branch
+""".split()
+TEXT_KEYS = """
+    city name title label message language source target owner topic place code color unit category
+""".split()
+NUMBER_KEYS = """
+    amount count level volume speed width height temperature limit quantity duration priority
+""".split()
 BOOLEAN_KEYS = ["active", "silent", "urgent", "public", "recursive"]
 LIST_KEYS = ["tags", "names", "codes", "rooms"]
 SYSTEMS = ("You are a helpful assistant.", "Use the tools to help.", "You help with tools.", "Answer briefly.", "")
@@ -272,7 +146,8 @@ def dialogue(rng: random.Random, split: Split, turns: int | None = None) -> Dial
 def _turn(rng: random.Random, talk: Dialogue, tools: list[Invented], split: Split) -> None:
     if rng.random() < 0.05:
         talk.user(rng.choice(GREETINGS) + rng.choice(["How are you?", "What can you do?", "Thank you!"]))
-        return talk.final("No tool is needed.", "I can help you with " + " or ".join(t.noun for t in tools) + ".")
+        talk.final("No tool is needed.", "I can help you with " + " or ".join(t.noun for t in tools) + ".")
+        return
     wanted = rng.sample(tools, 2 if len(tools) > 1 and rng.random() < 0.15 else 1)
     calls = []
     for tool in wanted:
