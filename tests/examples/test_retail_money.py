@@ -12,7 +12,7 @@ from retail_checkout.payments import Ledger, PaymentsUnavailableError, Receipt
 from retail_checkout.seed import Size, seed_shop
 from retail_checkout.shop import Shop, ShopError
 
-SMALL = Size(customers=3, products=5, coupons=2, gift_cards=2, orders=4)
+SMALL = Size(customers=3, products=12, coupons=2, gift_cards=2, orders=4)
 
 
 class UnreliablePayments:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event
+from sqlalchemy.exc import StatementError
 from store_samples import SESSION, grown, integrity, intent, model_step
 
 from g4agent.errors import StoreError
@@ -110,7 +111,7 @@ def test_closed(path: Path) -> None:
 def test_interrupt_within_a_commit_rolls_back(store: Store) -> None:
     """Whatever is raised half-way, the next use must find the session before the step, and the store unlocked."""
     session_id = grown(store, 1)
-    with pytest.raises(TypeError):
+    with pytest.raises(StatementError):
         store.commit_step(session_id, model_step(1, 4, calls=(intent_with_bad_result(),)))
     assert store.session(session_id).steps == 1
     assert len(store.steps(session_id)) == 1
