@@ -52,7 +52,7 @@ class Size:
     """Every second one has expired."""
     gift_cards: int = 4
     orders: int = 10
-    """Past orders: pending, shipped, delivered and cancelled in turn."""
+    """Past orders: pending, shipped, delivered and cancelled in turn; fewer if the shelves are too empty for them."""
 
 
 SIZE = Size()
@@ -153,12 +153,13 @@ def _add_gift_cards(connection: sqlite3.Connection, rng: random.Random, count: i
 
 def _add_orders(shop: Shop, rng: random.Random, count: int) -> None:
     customers = [dict(row) for row in shop.connection.execute("SELECT id, address FROM customers ORDER BY id")]
-    skus = [sku for (sku,) in shop.connection.execute("SELECT sku FROM products WHERE stock > 4 ORDER BY sku")]
     for index in range(count):
+        skus = [sku for (sku,) in shop.connection.execute("SELECT sku FROM products WHERE stock > 4 ORDER BY sku")]
+        if not skus:
+            return
         customer = rng.choice(customers)
-        for sku in rng.sample(skus, rng.randrange(1, 4)):
-            (stock,) = shop.connection.execute("SELECT stock FROM products WHERE sku = ?", [sku]).fetchone()
-            shop.add_to_cart(customer["id"], sku, min(stock, rng.randrange(1, 3)))
+        for sku in rng.sample(skus, min(len(skus), rng.randrange(1, 4))):
+            shop.add_to_cart(customer["id"], sku, rng.randrange(1, 3))
         order_id = shop.checkout(customer["id"], "card", customer["address"])["order_id"]
         status = ("pending", "shipped", "delivered", "cancelled")[index % 4]
         if status == "cancelled":

@@ -122,7 +122,8 @@ class ShopMachine(RuleBasedStateMachine):
     def orders_are_paid(self) -> None:
         unpaid = self.query(
             "SELECT orders.id FROM orders LEFT JOIN payments ON order_id = orders.id"
-            " WHERE payments.amount IS NOT total OR (SELECT SUM(paid) FROM order_items WHERE order_id = orders.id) != total"
+            " WHERE payments.amount IS NOT total"
+            " OR (SELECT SUM(paid) FROM order_items WHERE order_id = orders.id) != total"
         )
         assert unpaid == []
 

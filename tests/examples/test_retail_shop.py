@@ -187,10 +187,10 @@ def test_stock_sold_meanwhile_is_noticed_at_checkout(shop: Shop) -> None:
 def test_an_order_in_the_wrong_state_is_refused(shop: Shop) -> None:
     """A shipped order cannot be cancelled, a pending one not returned, nothing twice."""
     order_id = buy(shop)
-    with pytest.raises(ShopError, match="^order is pending$"):
+    with pytest.raises(ShopError, match=r"^order is pending$"):
         shop.return_items(order_id, [LAMP])
     shop.connection.execute("UPDATE orders SET status = 'shipped' WHERE id = ?", [order_id])
-    with pytest.raises(ShopError, match="^order is shipped$"):
+    with pytest.raises(ShopError, match=r"^order is shipped$"):
         shop.cancel_order(order_id, "no longer needed")
     shop.connection.execute("UPDATE orders SET status = 'delivered' WHERE id = ?", [order_id])
     with pytest.raises(ShopError, match="no items given"):
