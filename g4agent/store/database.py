@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, StaticPool, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, ResourceClosedError
+from sqlalchemy.exc import ArgumentError, DBAPIError, ResourceClosedError, StatementError
 
 from g4agent.errors import StoreError
 
@@ -107,5 +107,10 @@ def translated_errors(location: str) -> Iterator[None]:
             if code.startswith(prefix):
                 raise StoreError(f"The store {location} {what}.", hint=hint) from error
         raise StoreError(f"The store {location} refused a statement: {error.orig}") from error
+    except (StatementError, UnicodeEncodeError) as error:
+        problem = error.orig if isinstance(error, StatementError) else error
+        raise StoreError(
+            f"A value cannot be stored: {problem}.", hint="Values are JSON; texts are Unicode without lone surrogates."
+        ) from error
     except ResourceClosedError as error:
         raise StoreError(f"The store {location} was closed.", hint="Open it again.") from error

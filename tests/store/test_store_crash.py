@@ -110,7 +110,7 @@ from g4agent.errors import StoreError
 from g4agent.store import Store
 store = Store.open(sys.argv[1])
 session_id, index = store.create_session(SESSION), 0
-resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, resource.RLIM_INFINITY))
 try:
     while index < 10_000:
         store.commit_step(session_id, model_step(index, index * 500, 500))

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event
-from sqlalchemy.exc import StatementError
-from store_samples import SESSION, grown, integrity, intent, model_step
+from store_samples import SESSION, call, grown, integrity, intent, model_step
 
 from g4agent.errors import StoreError
 from g4agent.store import Store
@@ -108,18 +107,13 @@ def test_closed(path: Path) -> None:
         store.list_sessions()
 
 
-def test_interrupt_within_a_commit_rolls_back(store: Store) -> None:
-    """Whatever is raised half-way, the next use must find the session before the step, and the store unlocked."""
+def test_what_cannot_be_stored_leaves_nothing_behind(store: Store) -> None:
+    """A commit that fails at its last statement must undo the first ones, and leave the store usable."""
     session_id = grown(store, 1)
-    with pytest.raises(StatementError):
-        store.commit_step(session_id, model_step(1, 4, calls=(intent_with_bad_result(),)))
-    assert store.session(session_id).steps == 1
-    assert len(store.steps(session_id)) == 1
+    no_json, no_text = call(1, value=object()), call(1, output="\ud800")  # type: ignore[arg-type]
+    for record in (no_json, no_text):
+        with pytest.raises(StoreError, match="cannot be stored"):
+            store.commit_step(session_id, model_step(1, 4, calls=(record,)))
+        assert store.session(session_id).steps == 1
+        assert len(store.steps(session_id)) == len(store.calls(session_id)) == 1
     store.commit_step(session_id, model_step(1, 4))
-
-
-def intent_with_bad_result() -> Any:
-    """A call whose value is no JSON: it fails at the last statement of the commit."""
-    from store_samples import call
-
-    return call(1, value=object())  # type: ignore[arg-type]
