@@ -13,7 +13,7 @@ import socket
 import tarfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import cast
@@ -136,9 +136,7 @@ class BubblewrapBox:
             if self._cgroup is not None:
                 await anyio.to_thread.run_sync(self._cgroup.remove)
 
-    async def _run(
-        self, packet: Head, head: Head, body: bytes, timeout: float | None
-    ) -> tuple[ExecResult, bytes]:
+    async def _run(self, packet: Head, head: Head, body: bytes, timeout: float | None) -> tuple[ExecResult, bytes]:
         """Runs a command or a tool; gives the process's fate and what came through its result pipe."""
         limits = self._spec.limits
         timeout = limits.wall_seconds if timeout is None else timeout
@@ -286,8 +284,6 @@ def _parse(reply: Reply) -> tuple[ExecResult, bytes]:
 
 
 def _with(result: ExecResult, out_of_memory: bool, degraded: tuple[LimitName, ...]) -> ExecResult:
-    from dataclasses import replace
-
     return replace(result, out_of_memory=out_of_memory, degraded=degraded, backend=NAME)
 
 

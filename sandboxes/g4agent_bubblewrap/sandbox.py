@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import socket
@@ -14,19 +15,20 @@ from g4agent.errors import LimitNotEnforceableError, SandboxUnavailableError
 from g4agent.ports.sandbox import BoxSpec, Capabilities, LimitName
 from g4agent_bubblewrap import process
 from g4agent_bubblewrap.box import NAME, BubblewrapBox
-from g4agent_bubblewrap.cgroup import BoxCgroup, Cgroups, find_cgroups
+from g4agent_bubblewrap.cgroup import Cgroups, find_cgroups
 from g4agent_bubblewrap.inside.calls import CallLimits
 from g4agent_bubblewrap.inside.protocol import READY
-from g4agent_bubblewrap.inside.supervisor import Supervisor
 from g4agent_bubblewrap.rootfs import WORKSPACE, MountPlan, plan, python_paths
 from g4agent_bubblewrap.sweep import new_label, sweep
 
 START_TIMEOUT = 20.0
 ALWAYS: frozenset[LimitName] = frozenset({"wall", "output", "file_size", "open_files", "workspace"})
 """Limits that need nothing from the host."""
+COUNTED: frozenset[LimitName] = frozenset({"memory", "processes", "cpu"})
+"""Limits over all processes of a box together, for which the host's control groups are needed."""
 DELEGATION_HINT = (
-    "Start the program in a group of its own: systemd-run --user --scope -p Delegate=yes …, run it as root, or name the "
-    "limit in BoxSpec.allow_degraded."
+    "Start the program in a group of its own: systemd-run --user --scope -p Delegate=yes …, run it as root, or name "
+    "the limit in BoxSpec.allow_degraded."
 )
 APPARMOR_SWITCH = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
 USERNS_SWITCH = Path("/proc/sys/kernel/unprivileged_userns_clone")
@@ -100,8 +102,8 @@ class BubblewrapSandbox:
         return self._cgroups
 
     def _unenforced(self, cgroups: Cgroups) -> frozenset[LimitName]:
-        enforced = ALWAYS | cgroups.enforced | ({"processes"} if _nproc_is_per_box() else set())
-        return frozenset({"memory", "processes", "cpu"}) - enforced
+        own: frozenset[LimitName] = frozenset({"processes"}) if _nproc_is_per_box() else frozenset()
+        return COUNTED - cgroups.enforced - own
 
     def _probe(self) -> Capabilities:
         if platform.system() != "Linux":
@@ -113,7 +115,7 @@ class BubblewrapSandbox:
         except SandboxUnavailableError as error:
             return Capabilities(NAME, False, str(error), frozenset())
         missing = self._unenforced(self._find_cgroups())
-        enforced: frozenset[LimitName] = (ALWAYS | {"memory", "processes", "cpu"}) - missing
+        enforced = (ALWAYS | COUNTED) - missing
         notes = tuple(f"The limit {name} is not enforced. {DELEGATION_HINT}" for name in sorted(missing))
         return Capabilities(NAME, True, None, enforced, notes)
 
@@ -137,14 +139,12 @@ def _configuration(spec: BoxSpec, missing: frozenset[LimitName], user: int | Non
         "workspace": WORKSPACE,
         "sys_path": list(python_paths().sys_path),
         "python_paths": [str(path.resolve()) for path in spec.python_paths],
-        "limits": limits.as_dict(),
+        "limits": limits._asdict(),
     }
 
 
 async def _configure(control: socket.socket, configuration: dict[str, object]) -> None:
     """Sends the supervisor its configuration and waits until it is ready. Raises OSError or TimeoutError."""
-    import json
-
     control.send(json.dumps(configuration).encode())
     with anyio.fail_after(START_TIMEOUT):
         await anyio.wait_readable(control)
@@ -187,4 +187,4 @@ def _is_set(switch: Path, value: str) -> bool:
     return switch.exists() and switch.read_text().strip() == value
 
 
-__all__ = ["BubblewrapSandbox", "Supervisor"]
+__all__ = ["BubblewrapSandbox"]

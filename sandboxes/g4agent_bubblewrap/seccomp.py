@@ -1,8 +1,9 @@
 """The box's seccomp filter, written as classic BPF without libseccomp.
 
-A deny list for one architecture: calls of any other architecture (`int 0x80` on x86-64) kill the process, x32 numbers do
-not exist. Denied are the doors that namespaces leave open: new namespaces and mounts, io_uring, sockets other than unix
-and IP (AF_VSOCK reaches a virtual machine's host even without a network), tracing, kernel modules, key rings, clocks.
+A deny list for one architecture: calls of any other architecture (`int 0x80` on x86-64) kill the process, x32 numbers
+do not exist. Denied are the doors that namespaces leave open: new namespaces and mounts, io_uring, sockets other than
+unix and IP (AF_VSOCK reaches a virtual machine's host even without a network), tracing, kernel modules, key rings,
+clocks.
 
 Sources: linux/seccomp.h, linux/audit.h, `asm/unistd_64.h` (x86-64) and `asm-generic/unistd.h` (arm64).
 """

@@ -16,8 +16,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from g4agent_bubblewrap.inside import kernel
 from g4agent_bubblewrap.inside.protocol import CHUNK, Head, send_frame
@@ -32,21 +31,16 @@ NOT_EXECUTABLE, NOT_FOUND = 126, 127
 """Exit codes of a command that could not start, as shells give them."""
 
 
-@dataclass(frozen=True, slots=True)
-class CallLimits:
+class CallLimits(NamedTuple):
     """What one call may use; the box as a whole is limited by its control group."""
 
     output_bytes: int
     file_bytes: int
     open_files: int
     processes: int | None
-    """RLIMIT_NPROC of the whole box, its own processes included; None where the kernel counts it per user of the host."""
+    """RLIMIT_NPROC of the whole box, its own processes included; None where the kernel counts per user of the host."""
     data_bytes: int | None
     """RLIMIT_DATA per process, where there is no control group for memory."""
-
-    def as_dict(self) -> Head:
-        """For a packet; `CallLimits(**packet)` reads it."""
-        return asdict(self)
 
     def apply(self) -> None:
         """Takes the limits, for good, in the calling process and all that it starts."""
@@ -196,7 +190,7 @@ class Call:
 
 
 def _become_child(limits: CallLimits, stdin: int, stdout: int, stderr: int) -> None:
-    """Makes the forked process the tool's own: new session, its pipes as standard streams, limits, first to be killed."""
+    """Makes the forked process the tool's own: new session, pipes as standard streams, limits, first to be killed."""
     os.setsid()
     for number, fd in enumerate((stdin, stdout, stderr)):
         os.dup2(fd, number)

@@ -12,11 +12,11 @@ import shutil
 import socket
 import stat
 import tarfile
-from collections.abc import Callable
-from typing import Any, BinaryIO, cast
+from collections.abc import Callable, Iterator
+from typing import IO, cast
 
 from g4agent_bubblewrap.inside import kernel
-from g4agent_bubblewrap.inside.protocol import CHUNK, FRAME, Head, pack_head, receive_head, send_frame
+from g4agent_bubblewrap.inside.protocol import CHUNK, Head, pack_head, receive_head, send_frame
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 
@@ -80,7 +80,7 @@ class Workspace:
 
     def _restore(self, head: Head, body_length: int) -> None:
         self._clear()
-        with self._stream(body_length) as source, tarfile.open(fileobj=source, mode="r|") as archive:
+        with self._stream(body_length) as source, tarfile.open(fileobj=cast(IO[bytes], source), mode="r|") as archive:
             for member in archive:
                 self._extract(archive, member)
             while source.read(CHUNK):
@@ -94,7 +94,7 @@ class Workspace:
             if member.isreg():
                 content = archive.extractfile(member)
                 assert content is not None
-                self._put(member.name, cast(BinaryIO, content), member.size, member.mode & 0o777)
+                self._put(member.name, content, member.size, member.mode & 0o777)
                 os.utime(name, (member.mtime, member.mtime), dir_fd=parent)
             elif member.isdir():
                 with contextlib.suppress(FileExistsError):
@@ -110,7 +110,7 @@ class Workspace:
         finally:
             os.close(parent)
 
-    def _put(self, path: str, source: BinaryIO, length: int, mode: int) -> None:
+    def _put(self, path: str, source: IO[bytes] | _Bounded, length: int, mode: int) -> None:
         """Writes a file under a temporary name and moves it into place: readers see the old one or the new one."""
         parent, name = self._parent(path)
         temporary = f".g4agent-{os.getpid()}.part"
@@ -166,16 +166,16 @@ class Workspace:
                 os.unlink(name, dir_fd=self._root)
 
     @contextlib.contextmanager
-    def _stream(self, length: int) -> Any:
+    def _stream(self, length: int) -> Iterator[_Bounded]:
         """The request's raw bytes as a file."""
         with self._connection.makefile("rb", buffering=CHUNK) as file:
-            yield _Bounded(file, length)
+            yield _Bounded(cast(IO[bytes], file), length)
 
 
 class _Bounded:
     """The next `length` bytes of a file."""
 
-    def __init__(self, file: BinaryIO, length: int) -> None:
+    def __init__(self, file: IO[bytes], length: int) -> None:
         self._file = file
         self._left = length
 
@@ -206,6 +206,3 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uid = member.gid = 0
     member.uname = member.gname = ""
     return member
-
-
-__all__ = ["FRAME", "Refused", "Workspace"]

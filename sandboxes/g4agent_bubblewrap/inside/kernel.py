@@ -78,7 +78,7 @@ def descendants(roots: set[int]) -> set[int]:
 
 def exists(pid: int) -> bool:
     """Whether there is such a process, be it a zombie."""
-    return os.path.exists(f"/proc/{pid}")  # noqa: PTH110
+    return os.path.exists(f"/proc/{pid}")
 
 
 def children(parent: int) -> set[int]:

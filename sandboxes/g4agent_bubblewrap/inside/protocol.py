@@ -2,10 +2,10 @@
 
 Two kinds of unix sockets, both made by the host:
 
-- one *control* socket per box (SOCK_SEQPACKET). The host sends one JSON packet per request, together with one end of a
-  fresh *call* socket; the supervisor answers once, `READY`, at the start. Whoever reads it holds the box's life: at its
-  end of file the supervisor exits and the kernel ends every process of the box.
-- one *call* socket per request (SOCK_STREAM). The host sends one frame, the process that serves the request answers with
+- one *control* socket per box (SOCK_SEQPACKET). The host sends one JSON packet per request, together with one end
+  of a fresh *call* socket; the supervisor answers once, `READY`, at the start. At its end of file the supervisor exits
+  and the kernel ends every process of the box.
+- one *call* socket per request (SOCK_STREAM). The host sends one frame, the process that serves it answers with
   one frame and exits. End of file without a frame means that this process was killed.
 
 A frame is a JSON head and raw bytes, both with their length in front. The processes that run a tool's own code hold

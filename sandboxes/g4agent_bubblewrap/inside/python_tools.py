@@ -10,10 +10,9 @@ import signal
 import socket
 import sys
 import traceback
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from g4agent_bubblewrap.inside.calls import Call, CallLimits, fork_and_run, prefer_as_victim
 from g4agent_bubblewrap.inside.protocol import (
@@ -25,23 +24,33 @@ from g4agent_bubblewrap.inside.protocol import (
     send_packet,
 )
 
+if TYPE_CHECKING:
+    from g4agent.tools import Tool
+
 MAX_TRACEBACK = 8000
 """Characters of a traceback that are handed out; its end is kept."""
 FORK_SERVER_SCORE = 500
 """A fork server dies of memory shortage after the calls and before the supervisor."""
 
 
-@dataclass(frozen=True, slots=True)
-class ToolName:
+class ToolName(NamedTuple):
     """Where a tool is found: what `g4agent.tools.load_tool` takes."""
 
     module: str
     attribute: str
     file: str | None
 
+    def load(self) -> Tool:
+        """Imports the module, at the first time, and gives the tool."""
+        from g4agent.tools import load_tool
+
+        return load_tool(self.module, self.attribute, None if self.file is None else Path(self.file))
+
 
 def preload() -> None:
     """Imports, once per box, what all fork servers share. Trusted code only: this runs in the supervisor."""
+    import jsonschema  # noqa: F401 - validation imports it at the first call
+
     import g4agent.tools  # noqa: F401
 
 
@@ -52,6 +61,7 @@ class ForkServer:
         self._link = link
         self._name = name
         self._helpers: set[int] = set()
+        self._warm: set[str] = set()
         sys.path[:0] = python_paths
         with contextlib.suppress(OSError):
             prefer_as_victim(FORK_SERVER_SCORE)
@@ -75,6 +85,10 @@ class ForkServer:
     def _start(self, connection: socket.socket, packet: Head) -> None:
         limits = CallLimits(**packet["limits"])
         name = ToolName(self._name.module, packet["attribute"], self._name.file)
+        if name.attribute not in self._warm:
+            self._warm.add(name.attribute)
+            with contextlib.suppress(Exception):  # what is wrong here, the call itself will meet and report
+                name.load().bind({})  # builds the validator, which every fork then has
 
         def help_call() -> None:
             self._link.close()
@@ -96,10 +110,8 @@ class ForkServer:
 
 def _load_failure(name: ToolName) -> Head | None:
     """Loads the tool; what it printed meanwhile is lost. None, or why it cannot be loaded."""
-    from g4agent.tools import load_tool
-
     try:
-        load_tool(name.module, name.attribute, None if name.file is None else Path(name.file))
+        name.load()
     except BaseException as error:
         return _describe(error)
     return None
@@ -118,15 +130,12 @@ def _run_tool(name: ToolName, arguments: Head, result: int, limit: int) -> NoRet
     """The child's work: calls the tool and writes `{"value": …}` or `{"error": …}` to the result pipe."""
     code = 1
     try:
-        from g4agent.tools import load_tool
-
         # printed lines must have left the process when a timeout ends it
         for stream in (sys.stdout, sys.stderr):
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
         answer: dict[str, Any]
         try:
-            tool = load_tool(name.module, name.attribute, None if name.file is None else Path(name.file))
-            answer = {"value": tool.invoke_sync(arguments)}
+            answer = {"value": name.load().invoke_sync(arguments)}
             code = 0
         except BaseException as error:
             answer = {"error": _describe(error)}

@@ -12,22 +12,24 @@ import select
 import signal
 import socket
 import sys
-from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from g4agent_bubblewrap.inside import kernel
 from g4agent_bubblewrap.inside.calls import Call, CallLimits, fork_and_run, run_command
-from g4agent_bubblewrap.inside.files import Workspace
 from g4agent_bubblewrap.inside.protocol import READY, Head, receive_exactly, receive_head, receive_packet, send_packet
-from g4agent_bubblewrap.inside.python_tools import ForkServer, ToolName, preload
+
+if TYPE_CHECKING:
+    from g4agent_bubblewrap.inside.python_tools import ToolName
 
 
-@dataclass(slots=True)
 class Server:
-    """A running fork server and the calls it has been given: helper's process id, 0 until it is known."""
+    """A running fork server."""
 
-    pid: int
-    link: socket.socket
-    helpers: dict[int, int] = field(default_factory=dict)
+    def __init__(self, pid: int, link: socket.socket) -> None:
+        self.pid = pid
+        self.link = link
+        self.helpers: dict[int, int] = {}
+        """Request → helper's process, 0 until it is known."""
 
 
 class Supervisor:
@@ -48,7 +50,6 @@ class Supervisor:
         self._servers: dict[tuple[str, str | None], Server] = {}
         self._retired: list[Server] = []
         self._wake_read, self._wake_write = os.pipe()
-        self._preloaded = False
 
     def run(self) -> None:
         """Serves until the host closes the control socket; then the kernel ends every process of the box."""
@@ -86,9 +87,10 @@ class Supervisor:
                 connection.send(READY)
             elif packet["op"] == "call":
                 self._call(packet, connection)
+            elif packet["op"] == "exec":
+                self._helpers[packet["id"]] = fork_and_run(lambda: self._exec(connection))
             else:
-                work = self._exec if packet["op"] == "exec" else self._file_work
-                self._helpers[packet["id"]] = fork_and_run(lambda: work(connection))
+                self._helpers[packet["id"]] = self._file_work(connection)
         return True
 
     def _exec(self, connection: socket.socket) -> None:
@@ -102,30 +104,36 @@ class Supervisor:
         call = Call(connection, limits, head["deadline"])
         call.run(lambda result: run_command(head["argv"], environment, cwd), stdin)
 
-    def _file_work(self, connection: socket.socket) -> None:
-        """In the helper: reads or writes files of the workspace."""
-        self._close_all()
-        Workspace(connection, self._workspace).serve()
+    def _file_work(self, connection: socket.socket) -> int:
+        """Forks a helper that reads or writes files of the workspace."""
+        from g4agent_bubblewrap.inside.files import Workspace
+
+        def work() -> None:
+            self._close_all()
+            Workspace(connection, self._workspace).serve()
+
+        return fork_and_run(work)
 
     def _call(self, packet: Head, connection: socket.socket) -> None:
         """Hands a call to its tool's fork server, which is started at the first call."""
+        # imported late, as in _file_work: a box that only runs commands starts in half the time
+        from g4agent_bubblewrap.inside.python_tools import ToolName, preload
+
         key = (packet["module"], packet["file"])
         server = self._servers.get(key)
         if server is None:
-            if not self._preloaded:
-                preload()
-                self._preloaded = True
-            server = self._servers[key] = self._start_server(
-                ToolName(key[0], packet["attribute"], key[1]), connection
-            )
+            preload()
+            server = self._servers[key] = self._start_server(ToolName(key[0], packet["attribute"], key[1]), connection)
         server.helpers = {request: pid for request, pid in server.helpers.items() if not pid or kernel.exists(pid)}
         server.helpers[packet["id"]] = 0
         limits = self._call_limits()
-        request = {"id": packet["id"], "attribute": packet["attribute"], "limits": limits.as_dict()}
+        request = {"id": packet["id"], "attribute": packet["attribute"], "limits": limits._asdict()}
         with contextlib.suppress(OSError):  # the server has just died: the closed connection tells the host
             send_packet(server.link, request, connection.fileno())
 
     def _start_server(self, name: ToolName, connection: socket.socket) -> Server:
+        from g4agent_bubblewrap.inside.python_tools import ForkServer
+
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
         def serve() -> None:
