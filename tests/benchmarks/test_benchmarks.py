@@ -1,0 +1,48 @@
+"""The benchmarks run and report; their figures are judged by `make bench`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from _report import Report, Target, publish
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def _run(script: str, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(BENCHMARKS / script), *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def _report(script: str, *options: str) -> dict[str, Any]:
+    done = _run(script, *options, "--json")
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def test_step_overhead_measures_all_frameworks() -> None:
+    """A peer whose interface has changed must be noticed here, not when a release is due."""
+    report = _report("step_overhead.py", "--steps", "3", "5", "--rounds", "1")
+    names = {"g4agent", "g4agent with store", "g4agent, native transcript", "pydantic-ai", "smolagents"}
+    assert report["rows"].keys() == names
+    assert all(row[f"N = {n}"] > 0 for row in report["rows"].values() for n in (3, 5))
+
+
+def test_import_time_measures_all_frameworks() -> None:
+    """The same for imports."""
+    report = _report("import_time.py", "--rounds", "1")
+    assert {"g4agent", "pydantic-ai", "smolagents"} <= report["rows"].keys()
+
+
+@pytest.mark.parametrize(("figure", "check", "code"), [(1.0, True, 0), (1.1, True, 1), (1.1, False, 0)])
+def test_only_a_missed_target_fails_and_only_a_check(figure: float, check: bool, code: int) -> None:
+    """A gate that cannot fail is none."""
+    report = Report("title", "ms", {"row": {"column": figure}}, (Target("figure", figure, 1.0),))
+    assert publish(report, Namespace(check=check, json=False)) == code
