@@ -216,7 +216,7 @@ def _answer(ledger: Ledger, line: bytes) -> dict[str, Any]:
                 return {"error": "refused", "message": "not a charge or refund"}
     except PaymentDeclinedError as error:
         return {"error": "declined", "message": str(error)}
-    except (PaymentError, ValueError) as error:
+    except (PaymentError, ValueError, OverflowError) as error:  # text or numbers that SQLite cannot hold, too
         return {"error": "refused", "message": str(error)}
     return {"id": receipt.id, "amount": receipt.amount}
 

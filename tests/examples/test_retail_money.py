@@ -172,5 +172,5 @@ class ShopMachine(RuleBasedStateMachine):
 
 TestMoney = ShopMachine.TestCase
 TestMoney.settings = settings(
-    max_examples=30, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=100, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
