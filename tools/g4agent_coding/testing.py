@@ -48,13 +48,26 @@ def run_tests(path: str = ".") -> dict[str, Any]:
     Args:
         path: Folder or test file.
     """
+    return report_tests(path, TEST_SECONDS)
+
+
+def report_tests(path: str, seconds: float) -> dict[str, Any]:
+    """What `run_tests` answers, for any time limit.
+
+    Args:
+        path: Folder or test file in the workspace.
+        seconds: For all tests together.
+
+    Raises:
+        CodingError: The path is outside, missing, or has no tests.
+    """
     target = locate(path)
     if not target.exists():
         raise CodingError(f"no file or folder {path}")
     with tempfile.TemporaryDirectory() as folder:
         journal = Path(folder) / "journal"
         journal.touch()
-        ended = _run(target, journal)
+        ended = _run(target, journal, seconds)
         report = _read(journal)
     if report.ran is None:
         report.failed += 1
@@ -64,7 +77,7 @@ def run_tests(path: str = ".") -> dict[str, Any]:
     return {"passed": report.passed, "failed": report.failed, "output": _shorten(report.lines)}
 
 
-def _run(target: Path, journal: Path) -> str:
+def _run(target: Path, journal: Path, seconds: float) -> str:
     """Runs the tests and says how the process ended."""
     # -B: a bytecode file keeps the source's time in seconds, so two quick edits of equal length would look like one.
     command = [sys.executable, "-B", run_unittest.__file__, str(target), str(journal)]
@@ -76,9 +89,9 @@ def _run(target: Path, journal: Path) -> str:
         start_new_session=True,
     )
     try:
-        return f"the process ended with exit code {process.wait(TEST_SECONDS)}"
+        return f"the process ended with exit code {process.wait(seconds)}"
     except subprocess.TimeoutExpired:
-        return f"no result after {TEST_SECONDS:g} s"
+        return f"no result after {seconds:g} s"
     finally:
         _kill_group(process)
 
