@@ -114,11 +114,10 @@ class Shop:
             cart = self._reserve(customer_id, payment, gift_card)
         try:
             receipt = self._payments.charge(cart["amount"], cart["source"], f"cart-{cart['id']}")
-        except PaymentDeclinedError as error:
-            with transaction(self.connection):
-                self._release(cart["id"])
-            raise ShopError(f"payment declined: {error}") from error
         except PaymentError as error:
+            if not isinstance(error, PaymentsUnavailableError):  # a clear no: nothing was charged
+                with transaction(self.connection):
+                    self._release(cart["id"])
             raise _payment_failure(error) from error
         with transaction(self.connection):
             order = self._row("SELECT * FROM orders WHERE cart_id = ?", cart["id"])
@@ -164,10 +163,8 @@ class Shop:
         Each product has a refund key of its own, so that a repeat with other products refunds none of them twice.
         """
         items = self._returnable(order_id, skus)
-        refunds = {
-            f"return-{order_id}-{item['sku']}": self._refund(order_id, item["paid"], f"return-{order_id}-{item['sku']}")
-            for item in items
-        }
+        amounts = {f"return-{order_id}-{item['sku']}": item["paid"] for item in items}
+        refunds = {key: self._refund(order_id, paid, key) for key, paid in amounts.items()}
         with transaction(self.connection):
             items = self._returnable(order_id, skus)
             for item in items:
@@ -307,13 +304,8 @@ class Shop:
         customer = self._row(query, *values)
         if customer is None:
             raise ShopError("unknown customer")
-        card = f"ending {customer['card']}"
-        return {
-            "customer_id": customer["id"],
-            "name": customer["name"],
-            "address": customer["address"],
-            "card": card,
-        }
+        shown = {"name": customer["name"], "address": customer["address"], "card": f"ending {customer['card']}"}
+        return {"customer_id": customer["id"], **shown}
 
     def _cart(self, customer_id: str) -> sqlite3.Row | None:
         return self._row("SELECT * FROM carts WHERE customer_id = ? AND state != 'ordered'", customer_id)
@@ -389,9 +381,13 @@ def _shares(total: int, weights: list[int]) -> list[int]:
 
 
 def _payment_failure(error: PaymentError) -> ShopError:
-    if isinstance(error, PaymentsUnavailableError):
-        return ShopError("payments are down: try again")
-    return ShopError(f"payment refused: {error}")
+    match error:
+        case PaymentsUnavailableError():
+            return ShopError("payments are down: try again")
+        case PaymentDeclinedError():
+            return ShopError(f"payment declined: {error}")
+        case _:
+            return ShopError(f"payment refused: {error}")
 
 
 def _cents(amount: float) -> int:

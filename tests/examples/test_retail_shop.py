@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from retail_checkout.database import connect
+from retail_checkout.payments import Ledger
 from retail_checkout.search import best_matches
-from retail_checkout.seed import new_shop
+from retail_checkout.seed import new_shop, seed_shop
 from retail_checkout.shop import Shop, ShopError
 
 LAMP, MUG = "BK204", "QZ318"
@@ -129,6 +131,21 @@ def test_a_declined_card_leaves_no_trace(shop: Shop) -> None:
         shop.checkout("c1004", "card", "5 Oak Street, Dover 90210")
     assert stock(shop, LAMP) == 4
     assert shop.checkout("c1004", "gift_card", "5 Oak Street, Dover 90210", "GC000001")["status"] == "pending"
+
+
+def test_a_refused_charge_leaves_no_trace_either() -> None:
+    """A ledger older than the shop may know the cart's key; the cart must not stay locked for ever."""
+    ledger = Ledger()
+    shop = seed_shop(connect(":memory:"), 3, ledger)
+    customer_id, address = shop.connection.execute("SELECT id, address FROM customers").fetchone()
+    (sku, before) = shop.connection.execute("SELECT sku, stock FROM products WHERE stock > 0").fetchone()
+    shop.add_to_cart(customer_id, sku)
+    (cart_id,) = shop.connection.execute("SELECT id FROM carts WHERE state = 'open'").fetchone()
+    ledger.charge(1, "card-other", f"cart-{cart_id}")
+    with pytest.raises(ShopError, match="payment refused: key cart-"):
+        shop.checkout(customer_id, "card", address)
+    assert stock(shop, sku) == before
+    assert shop.add_to_cart(customer_id, sku, 0)["items"] == []
 
 
 @pytest.mark.parametrize(
