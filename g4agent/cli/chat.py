@@ -37,7 +37,7 @@ def chat(
     async def loop(driver: Driver) -> int:
         code = 0
         async with driver.agent.session(session) as opened:
-            while (prompt := ask("> ")) is not None and prompt.strip() != "/quit":
+            while (prompt := await ask("> ")) is not None and prompt.strip() != "/quit":
                 if prompt.strip():
                     verdict = await driver.turn(opened, prompt)
                     code = code or verdict.exit_code

@@ -14,6 +14,7 @@ from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.lowlevel
 import typer
 from rich.text import Text
 
@@ -88,8 +89,8 @@ class Driver:
             self._renderer.show(RunFinished(id, INTERRUPTED, "", self._usage, self._steps))
 
 
-def ask(question: str) -> str | None:
-    """A line from standard input; None at its end, or after Ctrl-C, which is passed on to the event loop.
+async def ask(question: str) -> str | None:
+    """A line from standard input, None at its end. Ctrl-C is passed on to the event loop, and cancels right here.
 
     Blocks the event loop on purpose: nothing else is under way while a person is asked. Asyncio's own handler would
     swallow Ctrl-C here, so Python's takes its place for as long as the question stands.
@@ -102,6 +103,7 @@ def ask(question: str) -> str | None:
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, loops_handler)
         signal.raise_signal(signal.SIGINT)
+        await anyio.lowlevel.checkpoint()
         return None
     finally:
         signal.signal(signal.SIGINT, loops_handler)
@@ -112,7 +114,7 @@ async def _approve_on_terminal(call: ToolCall, tool: Tool, reason: str) -> bool:
     console = stderr()
     console.print(Text(f"? {one_line(call.name)}({arguments(call.arguments)})", "bold yellow"), soft_wrap=True)
     console.print(Text(f"  {plain(reason)}; effect: {tool.effect}, runs in: {tool.where}", "dim"), soft_wrap=True)
-    return (ask("  Let it run? [y/N] ") or "").strip().lower() in ("y", "yes")
+    return (await ask("  Let it run? [y/N] ") or "").strip().lower() in ("y", "yes")
 
 
 @contextmanager
@@ -125,13 +127,18 @@ def reported_errors(verbose: bool) -> Iterator[None]:
     except Exception as error:
         if verbose:
             traceback.print_exc()
-        known = isinstance(error, G4AgentError)
-        message = error.message if isinstance(error, G4AgentError) else f"{type(error).__name__}: {error}"
-        hint = error.hint if isinstance(error, G4AgentError) else "A bug, or a fault of the agent's own code."
-        console = stderr()
-        console.print(Text(f"error: {plain(message)}", "bold red"), soft_wrap=True)
-        if hint:
-            console.print(Text(f"  {plain(hint)}"), soft_wrap=True)
-        if not known and not verbose:
-            console.print(Text("  Use --verbose to see where."), soft_wrap=True)
+        _explain(error, verbose)
         raise typer.Exit(1) from error
+
+
+def _explain(error: Exception, verbose: bool) -> None:
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:  # a task group's wrapping
+        error = error.exceptions[0]
+    if isinstance(error, G4AgentError):
+        lines = [f"error: {error.message}", *([f"  {error.hint}"] if error.hint else [])]
+    else:
+        where = "" if verbose else " Use --verbose to see where."
+        lines = [f"error: {type(error).__name__}: {error}", f"  A bug, or a fault of the agent's own code.{where}"]
+    console = stderr()
+    for line, style in zip(lines, ("bold red", ""), strict=False):
+        console.print(Text(plain(line), style), soft_wrap=True)

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 
+import pytest
+import typer
 from command_line import Command
 from scripted_agents import HOSTILE
+
+from g4agent.cli.drive import reported_errors
+from g4agent.errors import ConfigError
 
 
 def test_a_run_on_a_pipe_is_told_in_plain_lines(g4agent: Command) -> None:
@@ -104,3 +109,10 @@ def test_chat_reads_prompts_from_a_pipe(g4agent: Command) -> None:
     assert done.stdout.count(" · session ") == 2
     assert "third" not in g4agent("sessions", "show", done.stdout.split()[-1]).stdout
     assert done.returncode == 14
+
+
+def test_an_error_of_a_task_group_is_unwrapped(capsys: pytest.CaptureFixture[str]) -> None:
+    """The words "unhandled errors in a TaskGroup (1 sub-exception)" would help nobody."""
+    with pytest.raises(typer.Exit), reported_errors(verbose=False):
+        raise ExceptionGroup("group", [ExceptionGroup("inner", [ConfigError("wrong", hint="Mend it.")])])
+    assert capsys.readouterr().err == "error: wrong\n  Mend it.\n"

@@ -70,6 +70,19 @@ def test_ctrl_c_at_the_question_stops_the_run(environment: dict[str, str], g4age
     assert "✗ pay: " in g4agent("sessions", "show", id).stdout
 
 
+def test_ctrl_c_at_the_prompt_leaves_the_chat(environment: dict[str, str], g4agent: Command) -> None:
+    """Ctrl-C between two turns ends the chat; the turn that was finished stays finished."""
+    terminal = Terminal(environment, "chat", "--agent", "scripted_agents:adder")
+    terminal.read_until("> ")
+    terminal.type("What is 1 + 2?\n")
+    terminal.read_until(" · session ")
+    terminal.read_until("\n> ")
+    terminal.process.send_signal(signal.SIGINT)
+    assert terminal.finish() == 130
+    assert "Traceback" not in terminal.seen
+    assert g4agent("sessions", "list").stdout.splitlines()[1].split()[6] == "done"
+
+
 def test_a_terminal_gets_colour(environment: dict[str, str]) -> None:
     """Thoughts are dimmed and errors red where that can be seen."""
     terminal = Terminal(environment, "run", "x", "--agent", "scripted_agents:adder")
