@@ -16,6 +16,7 @@ import anyio
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from g4agent import Budget
 from g4agent.cli.console import stdout
 from g4agent.cli.render import Story
 from g4agent.events import RunFinished
@@ -23,6 +24,10 @@ from retail_checkout.agent import agent as shop_agent
 from retail_checkout.payments import Ledger, payment_service
 from retail_checkout.plans import PLANS
 from retail_checkout.tasks import Task, check
+
+
+BUDGET = Budget(steps=15, step_tokens=400)
+"""Ends a run in which the model repeats itself."""
 
 
 async def demo(task: Task, model: str, think: bool) -> int:
@@ -37,7 +42,7 @@ async def demo(task: Task, model: str, think: bool) -> int:
                 yield sockets
 
         agent = shop_agent.replace(
-            model=model, thinking=think, workspace=lambda seed: {"shop.db": start}, services=[payments]
+            budget=BUDGET, model=model, thinking=think, workspace=lambda seed: {"shop.db": start}, services=[payments]
         )
         print(f"customer: {prompt}\n", flush=True)
         async with agent, agent.session() as session:

@@ -1,0 +1,82 @@
+"""What nano can do on held-out tool names, people, products and wordings, greedily and without a grammar.
+
+Single calls are compared with the expected call, given the right history. Tasks run to their end: those of the first
+two kinds on the generators' own shops and projects, those of the examples through the planner and the sandbox.
+
+    python benchmarks/nano_eval.py [--count 30] [--seed 7] [--model FOLDER] [--json] [--check]
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections import Counter
+from pathlib import Path
+
+import anyio
+import torch
+from _report import Report, Target, arguments, publish
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
+
+from coding_assistant import evaluate as coding_tasks
+from retail_checkout import evaluate as retail_tasks
+from retail_checkout.plans import PLANS
+from retail_checkout.tasks import Task
+
+from g4agent import Budget, Sampling
+from training import coding, evaluate, export, generic, retail
+
+TARGETS = {"generic call": 5.0, "retail task": 10.0, "coding task": 20.0}
+"""Most misses in per cent."""
+BUDGET = Budget(steps=12, step_tokens=256)
+"""Ends a run in which nano repeats itself."""
+
+
+def generated(folder: Path, count: int, seed: int) -> Counter[str]:
+    """Hits and, under `… all`, totals of the generators' held-out samples."""
+    nano, score, rng = evaluate.Nano(folder), Counter[str](), random.Random(seed)
+    for _ in range(count):
+        evaluate.exact(nano, generic.dialogue(rng, "heldout", turns=1), score, "generic")
+        evaluate.exact(nano, retail.dialogue(rng, "heldout"), score, "retail")
+        evaluate.exact(nano, coding.dialogue(rng, "heldout"), score, "coding")
+        evaluate.retail_task(nano, rng, "heldout", score)
+        evaluate.coding_task(nano, rng, "heldout", score)
+    return score
+
+
+async def through_the_sandbox(folder: Path) -> Counter[str]:
+    """The examples' tasks with the real planner, tools, sandbox and payment service."""
+    score = Counter[str]()
+    settings = {"model": str(folder), "store": False, "sampling": Sampling(temperature=0), "budget": BUDGET}
+    async with retail_tasks.shop_agent.replace(**settings) as agent:
+        await agent.load()
+        for kind in PLANS:
+            score["retail example"] += (await retail_tasks.run_task(agent, Task(kind, 0))).passed
+            score["retail example all"] += 1
+    async with coding_tasks.coding_agent.replace(**settings) as agent:
+        await agent.load()
+        for task in coding_tasks.TASKS:
+            score["coding example"] += (await coding_tasks.run_task(agent, task)).passed
+            score["coding example all"] += 1
+    return score
+
+
+def main() -> int:
+    """Measures and prints; gives the exit code."""
+    parser = arguments(__doc__)
+    parser.add_argument("--count", type=int, default=30, help="samples of each generated kind")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--model", type=Path, default=export.NANO)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    score = generated(options.model, options.count, options.seed) + anyio.run(through_the_sandbox, options.model)
+    names = sorted({name.removesuffix(" all") for name in score})
+    rows = {n: {"right": score[n], "of": score[f"{n} all"], "%": 100 * score[n] / score[f"{n} all"]} for n in names}
+    targets = tuple(Target(f"misses in % of {n}", 100 - rows[n]["%"], limit) for n, limit in TARGETS.items())
+    return publish(Report("nano on held-out samples", "count", rows, targets), options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
