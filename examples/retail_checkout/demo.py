@@ -25,7 +25,6 @@ from retail_checkout.payments import Ledger, payment_service
 from retail_checkout.plans import PLANS
 from retail_checkout.tasks import Task, check
 
-
 BUDGET = Budget(steps=15, step_tokens=400)
 """Ends a run in which the model repeats itself."""
 

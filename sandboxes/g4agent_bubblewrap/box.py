@@ -34,6 +34,7 @@ GRACE = 1.0
 """Seconds past a call's deadline in which the box itself must have ended it."""
 END_PATIENCE = 10.0
 """Seconds for the supervisor to end a call when told to, or to exit when the box is closed."""
+PRELOAD_PATIENCE = 60.0
 FILE_TIMEOUT = 60.0
 HEAD_SLACK = 1 * MiB
 """Bytes that an answer may have on top of its payload."""
@@ -67,6 +68,8 @@ class BubblewrapBox:
         self._requests = itertools.count(1)
         self._running: set[int] = set()
         self._sending = anyio.Lock()
+        self._preloading = anyio.Lock()
+        self._preloaded = False
         self._closed = False
         self._failure: str | None = None
 
@@ -89,6 +92,7 @@ class BubblewrapBox:
         file = None if call.file is None else str(call.file.resolve())
         packet = {"op": "call", "module": call.module, "attribute": call.attribute, "file": file}
         arguments = json.dumps(dict(call.arguments)).encode()
+        await self._preload()
         result, answer = await self._run(packet, {}, arguments, timeout)
         return self._outcome(result, answer)
 
@@ -146,13 +150,19 @@ class BubblewrapBox:
         head = head | {"deadline": started + timeout}
         reply = await self._request(packet, head, body, limit=3 * limits.output_bytes, timeout=timeout + GRACE)
         alone = alone and not self._running
-        if isinstance(reply, _Ended):
+        parsed = None if isinstance(reply, _Ended) else _parse(reply)
+        if parsed is None:
             result = ExecResult(
-                None, signal.SIGKILL, b"", b"", timed_out=reply.timed_out, wall_seconds=time.monotonic() - started
+                None,
+                signal.SIGKILL,
+                b"",
+                b"",
+                timed_out=isinstance(reply, _Ended) and reply.timed_out,
+                wall_seconds=time.monotonic() - started,
             )
             answer = b""
         else:
-            result, answer = _parse(reply)
+            result, answer = parsed
         killed = result.signal == signal.SIGKILL or result.exit_code == 128 + signal.SIGKILL
         # the counter is the box's: with other calls running, only a killed process shows whose shortage it was
         oom = self._oom_kills() > kills and not result.timed_out and (killed or alone)
@@ -207,19 +217,31 @@ class BubblewrapBox:
                         break
         raise await self._broken()
 
+    async def _preload(self) -> None:
+        """Imports g4agent in the supervisor, before the first call's time starts."""
+        async with self._preloading:
+            if not self._preloaded:
+                if not await self._order({"op": "preload", "id": 0}, PRELOAD_PATIENCE):
+                    raise await self._broken()
+                self._preloaded = True
+
     async def _end(self, request: int) -> None:
         """Has the supervisor kill a request's processes, or gives up the box."""
         if self._closed:
             return
+        with contextlib.suppress(BoxClosedError):
+            if not await self._order({"op": "end", "id": 0, "target": request}, END_PATIENCE):
+                await self._broken()
+
+    async def _order(self, packet: Head, patience: float) -> bool:
+        """Has the supervisor itself do something; False if it does not within `patience` seconds."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        with ours, anyio.move_on_after(END_PATIENCE), contextlib.suppress(BoxClosedError):
-            await self._tell({"op": "end", "id": 0, "target": request}, theirs)
+        with ours, anyio.move_on_after(patience):
+            await self._tell(packet, theirs)
             await anyio.wait_readable(ours)
-            if ours.recv(64):
-                return
-        if not self._closed:
-            await self._broken()
+            return bool(ours.recv(64))
+        return False
 
     async def _broken(self) -> BoxClosedError:
         """Closes a box whose supervisor does not work any more."""
@@ -264,7 +286,15 @@ def _decode_answer(answer: bytes, result: ExecResult) -> PythonOutcome:
         return PythonOutcome(None, ToolError("exception", "the tool garbled its own result"), result)
 
 
-def _parse(reply: Reply) -> tuple[ExecResult, bytes]:
+def _parse(reply: Reply) -> tuple[ExecResult, bytes] | None:
+    """The fate of a process and the bytes of its result pipe; None where code in the box forged the answer."""
+    try:
+        return _read(reply)
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
+
+
+def _read(reply: Reply) -> tuple[ExecResult, bytes]:
     head = reply.head
     out, err, _ = head["lengths"]
     totals = head["totals"]

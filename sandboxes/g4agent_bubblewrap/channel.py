@@ -24,7 +24,7 @@ class Reply:
 
 
 async def send(connection: socket.socket, head: Head, body: bytes) -> None:
-    """Sends a frame. Raises Lost."""
+    """Sends a frame, the only one, and its end. Raises Lost."""
     connection.setblocking(False)
     for part in (pack_head(head, len(body)), body):
         view = memoryview(part)
@@ -35,6 +35,7 @@ async def send(connection: socket.socket, head: Head, body: bytes) -> None:
                 await anyio.wait_writable(connection)
             except OSError as error:
                 raise Lost from error
+    connection.shutdown(socket.SHUT_WR)
 
 
 async def receive(connection: socket.socket, limit: int) -> Reply:

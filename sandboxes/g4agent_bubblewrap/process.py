@@ -86,6 +86,10 @@ class BoxProcess:
 
     async def wait(self) -> None:
         """Waits for the end of bwrap, which is the end of every process of the box."""
+        if self.popen.poll() is not None:
+            return
+        if self.popen.poll() is not None:
+            return
         ended = os.pidfd_open(self.popen.pid)
         try:
             await anyio.wait_readable(ended)

@@ -1,4 +1,4 @@
-"""Run by test_bubblewrap_conformance.py in a process of its own, as a user without rights and without control groups."""
+"""Run by test_bubblewrap_conformance.py as a process of its own: an ordinary user, without control groups."""
 
 from __future__ import annotations
 

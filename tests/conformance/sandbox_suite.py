@@ -487,7 +487,8 @@ async def n04_socket_families(box: Box, host: Host) -> None:
     await python(
         box,
         host,
-        "for family in (40, 17, 38, 44, 21, 30, 31, 29):\n    attempt(family, lambda: socket.socket(family, socket.SOCK_DGRAM))\n"
+        "for family in (40, 17, 38, 44, 21, 30, 31, 29):\n"
+        "    attempt(family, lambda: socket.socket(family, socket.SOCK_DGRAM))\n"
         'attempt("vsock", lambda: socket.socket(40, socket.SOCK_STREAM))\nattempt("alg", lambda: socket.socket(38, 5))',
     )
 

@@ -39,12 +39,15 @@ class Workspace:
         operation: Callable[[Head, int], None] = getattr(self, f"_{head['op']}")
         try:
             operation(head, body_length)
-        except Refused as error:
-            send_frame(self._connection, {"refused": str(error)})
-        except OSError as error:
-            if isinstance(error, ConnectionError):
-                raise
-            send_frame(self._connection, {"refused": f"{head.get('path', 'the workspace')}: {error.strerror or error}"})
+        except ConnectionError:
+            raise
+        except (Refused, OSError) as error:
+            text = (
+                f"{head.get('path', 'the workspace')}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            )
+            while self._connection.recv(CHUNK):  # what is left unread would tear down the connection, answer included
+                pass
+            send_frame(self._connection, {"refused": text})
 
     def _read(self, head: Head, body_length: int) -> None:
         # O_NONBLOCK: opening a FIFO must not wait for its writer

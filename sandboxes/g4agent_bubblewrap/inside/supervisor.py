@@ -85,6 +85,9 @@ class Supervisor:
             if packet["op"] == "end":
                 self._end(packet["target"])
                 connection.send(READY)
+            elif packet["op"] == "preload":
+                _preload()
+                connection.send(READY)
             elif packet["op"] == "call":
                 self._call(packet, connection)
             elif packet["op"] == "exec":
@@ -116,13 +119,11 @@ class Supervisor:
 
     def _call(self, packet: Head, connection: socket.socket) -> None:
         """Hands a call to its tool's fork server, which is started at the first call."""
-        # imported late, as in _file_work: a box that only runs commands starts in half the time
-        from g4agent_bubblewrap.inside.python_tools import ToolName, preload
+        from g4agent_bubblewrap.inside.python_tools import ToolName
 
         key = (packet["module"], packet["file"])
         server = self._servers.get(key)
         if server is None:
-            preload()
             server = self._servers[key] = self._start_server(ToolName(key[0], packet["attribute"], key[1]), connection)
         server.helpers = {request: pid for request, pid in server.helpers.items() if not pid or kernel.exists(pid)}
         server.helpers[packet["id"]] = 0
@@ -203,6 +204,13 @@ class Supervisor:
             server.link.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
+
+
+def _preload() -> None:
+    # imported late, as in _file_work: a box that only runs commands starts in half the time
+    from g4agent_bubblewrap.inside.python_tools import preload
+
+    preload()
 
 
 def main(control_fd: int) -> None:
