@@ -1,4 +1,4 @@
-"""An operation killed at any statement of either database, then repeated, ends as if nothing had happened."""
+"""An operation killed at any statement, or run twice at once, ends as if it had run once."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 from retail_checkout.database import connect
-from retail_checkout.payments import Ledger
+from retail_checkout.payments import Ledger, Receipt
 from retail_checkout.seed import Size, new_shop, seed_shop
 from retail_checkout.shop import Shop, ShopError
 from retail_checkout.tasks import State, end_state
@@ -120,6 +121,46 @@ def _run_and_die(case: Case, ledger_file: Path, shop_file: Path, statement: int)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert code in (0, KILLED)
     return code == KILLED
+
+
+@dataclass
+class Overtaken:
+    """A ledger that answers late: before its first answer, someone else does the whole operation."""
+
+    ledger: Ledger
+    other: Callable[[], object] | None
+
+    def charge(self, amount: int, source: str, key: str) -> Receipt:
+        self._wait()
+        return self.ledger.charge(amount, source, key)
+
+    def refund(self, payment_id: str, amount: int, key: str) -> Receipt:
+        self._wait()
+        return self.ledger.refund(payment_id, amount, key)
+
+    def _wait(self) -> None:
+        other, self.other = self.other, None
+        if other is not None:
+            other()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_at_once_do_it_once(name: str, tmp_path: Path) -> None:
+    """A tool call may be repeated while the first still waits for the provider; only one of them may count."""
+    case = CASES[name]
+    states = []
+    for overtaken in (False, True):
+        shop_file = tmp_path / f"shop-{overtaken}.db"
+        with closing(Ledger()) as ledger, closing(connect(shop_file)) as mine, closing(connect(shop_file)) as theirs:
+            case.prepare(seed_shop(mine, case.seed, ledger, size=Size(customers=4, products=12, orders=4)))
+            other = Shop(theirs, ledger)
+            payments = Overtaken(ledger, partial(case.operation, other) if overtaken else None)
+            try:
+                case.operation(Shop(mine, payments))
+            except ShopError as refusal:
+                assert overtaken and str(refusal) in ("order is cancelled", "order is returned")
+            states.append(end_state(mine, ledger.connection))
+    assert states[0] == states[1]
 
 
 def test_a_repeat_after_a_lost_answer_names_the_order() -> None:

@@ -142,9 +142,11 @@ def test_a_refused_charge_leaves_no_trace_either() -> None:
     shop.add_to_cart(customer_id, sku)
     (cart_id,) = shop.connection.execute("SELECT id FROM carts WHERE state = 'open'").fetchone()
     ledger.charge(1, "card-other", f"cart-{cart_id}")
-    with pytest.raises(ShopError, match="payment refused: key cart-"):
-        shop.checkout(customer_id, "card", address)
-    assert stock(shop, sku) == before
+    shop.connection.execute("INSERT INTO gift_cards VALUES ('GC000001', 500000)")
+    for method, number in (("card", None), ("gift_card", "GC000001")):
+        with pytest.raises(ShopError, match="payment refused: key cart-"):
+            shop.checkout(customer_id, method, address, number)  # type: ignore[arg-type]
+        assert (stock(shop, sku), balance(shop)) == (before, 500000)
     assert shop.add_to_cart(customer_id, sku, 0)["items"] == []
 
 
