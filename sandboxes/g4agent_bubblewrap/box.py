@@ -192,19 +192,21 @@ class BubblewrapBox:
                     return reply
                 except Lost:
                     pass
-            return _Ended(scope.cancelled_caught)
         finally:
             ours.close()
             self._running.discard(request)
             if not answered:
                 with anyio.CancelScope(shield=True):
                     await self._end(request)
+        if self._closed:
+            raise self._closed_error()
+        return _Ended(scope.cancelled_caught)
 
     async def _tell(self, packet: Head, theirs: socket.socket) -> None:
         """Sends a packet and one end of a call socket to the supervisor, and closes that end here."""
         with theirs:
             if self._closed:
-                raise BoxClosedError(self._failure or "the box was closed", hint="Open a new one.")
+                raise self._closed_error()
             message = json.dumps(packet).encode()
             async with self._sending:
                 while True:
@@ -249,6 +251,11 @@ class BubblewrapBox:
         self._failure = "the box ended unexpectedly" + (f": {words}" if words else "")
         self._process.popen.kill()
         await self.close()
+        return self._closed_error()
+
+    def _closed_error(self) -> BoxClosedError:
+        if self._failure is None:
+            return BoxClosedError("the box was closed", hint="Open a new one.")
         return BoxClosedError(self._failure, hint="Its workspace is lost; open a new box and restore a snapshot.")
 
     def _oom_kills(self) -> int:

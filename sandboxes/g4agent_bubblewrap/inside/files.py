@@ -42,9 +42,8 @@ class Workspace:
         except ConnectionError:
             raise
         except (Refused, OSError) as error:
-            text = (
-                f"{head.get('path', 'the workspace')}: {error.strerror}" if isinstance(error, OSError) else str(error)
-            )
+            path = head.get("path", "the workspace")
+            text = f"{path}: {error.strerror}" if isinstance(error, OSError) else str(error)
             while self._connection.recv(CHUNK):  # what is left unread would tear down the connection, answer included
                 pass
             send_frame(self._connection, {"refused": text})
