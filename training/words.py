@@ -22,7 +22,8 @@ def part(words: Sequence[str], split: Split) -> list[str]:
     return [word for word in words if is_heldout(word) == (split == "heldout")]
 
 
-FIRST = tuple("""
+FIRST = tuple(
+    """
     Mia Liam Noah Emma Olivia Ava Sophia Lucas Mason Ethan Yusuf Fatima Omar Aisha Raj Priya Chen Wei Mei Kenji
     Sofia Isabella Ivan Olga Anya Juan Lucia Harper James Daiki Amara Kofi Zara Leila Noor Evan Ruby Jack Nora
     Felix Hugo Clara Jonas Greta Sven Ingrid Pavel Mila Tariq Yara Maria Peter Yuki Luis Victor Daniel Samuel
@@ -30,8 +31,10 @@ FIRST = tuple("""
     Rosa Stefan Tanya Ulrich Vera Walter Xenia Yannick Zeno Adele Boris Celia Dmitri Edith Fabio Gina Heidi
     Isaac Judith Klaus Livia Milan Nils Ophelia Pedro Ramona Silas Thea Umar Viola Wanda Agnes Basil Cora Dexter
     Esther Floyd Gwen Hector Iris Joel Kira Lena Miles Nina Otto Petra Ralph Sara Theo Ursula Vince Wendy
-""".split())
-LAST = tuple("""
+""".split()
+)
+LAST = tuple(
+    """
     Smith Johnson Garcia Kim Chen Patel Nguyen Li Silva Santos Khan Ali Rossi Moore Lopez Davis Brown Taylor
     Wilson Jackson Hernandez Kovacs Novak Muller Schmidt Ito Tanaka Sato Okafor Mensah Haddad Ahmed Johansson
     Larsen Dubois Moreau Ferrari Costa Ivanov Petrov Weber Olsen Sharma Martin Jansen Kowalski Adams Baker
@@ -39,8 +42,10 @@ LAST = tuple("""
     Stone Turner Underwood Vogel Walker Xu Young Zimmer Abbott Bishop Castro Doyle Ellis Foster Grant Hale
     Ingram Joyce Knight Lang Marsh North Osborn Porter Reed Shaw Tate Vance Webb York Zapata Amsel Becker Conti
     Drake Eklund Frost Gallo Holm
-""".split())
-WORDS = tuple("""
+""".split()
+)
+WORDS = tuple(
+    """
     alpha amber anchor apple arrow autumn bamboo beacon berry bloom breeze bridge brook canyon cedar cherry
     cloud coral crane crystal dawn delta desert drift eagle ember falcon fern field flame forest frost garden
     glacier grove harbor hazel horizon island ivory jade juniper lagoon lake lantern laurel lemon lily lotus
@@ -56,17 +61,22 @@ WORDS = tuple("""
     ring rocket rope saddle sail salt scarf seed shell shield ship shovel silk spark spoon spring square stamp
     steam string sugar table tiger torch tower toy train tulip tunnel turtle umbrella vase violin wagon wall
     watch wheel whistle window wing wool yarn zebra
-""".split())
-CITIES = tuple("""
+""".split()
+)
+CITIES = tuple(
+    """
     Paris Rome Oslo Tokyo Berlin Madrid Lisbon Vienna Prague Dublin London Cairo Lagos Nairobi Delhi Mumbai
     Seoul Beijing Sydney Toronto Boston Chicago Denver Austin Lima Quito Bogota Havana Athens Zurich Geneva
     Milan Naples Porto Seville Lyon Nice Hamburg Munich Cologne Dover Salem Clinton Ashland Milton Oxford
     Georgetown Arlington Newport Bristol Camden Dayton Fairview Franklin Greenville Hudson Kingston Lexington
     Madison Manchester Marion
-""".split())
-COLOURS = tuple("""
+""".split()
+)
+COLOURS = tuple(
+    """
     red blue green black white silver purple grey yellow orange navy brown pink beige teal gold
-""".split())
+""".split()
+)
 PRODUCTS = (
     *("desk lamp", "floor lamp", "coffee mug", "tea pot", "backpack", "water bottle", "notebook", "office chair"),
     *("wall clock", "picture frame", "wool blanket", "rain jacket", "bike helmet", "kitchen scale", "door mat"),
@@ -82,10 +92,12 @@ STREETS = (
     *("Garden Street", "King Street", "Lake View", "Harbour Road", "Maple Drive", "Bridge Street", "Castle Road"),
     *("School Lane", "Forest Avenue", "Market Square", "Queen Street", "Valley Road", "Meadow Lane", "Elm Court"),
 )
-COUPONS = tuple("""
+COUPONS = tuple(
+    """
     SPRING SUMMER AUTUMN WINTER HELLO SAVE THANKS FRIEND BONUS LUCKY HAPPY SUNNY FRESH EXTRA SUPER PARTY DEAL
     GIFT MAGIC PRIME
-""".split())
+""".split()
+)
 _ONSETS = """
     b d f g h j k l m n p r s t v w z br dr fl gr kl pr st tr sh ch
 """.split()

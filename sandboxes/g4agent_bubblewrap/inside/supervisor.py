@@ -157,21 +157,26 @@ class Supervisor:
         if received is not None and "pid" in received[0]:
             server.helpers[received[0]["id"]] = received[0]["pid"]
             return
-        self._servers = {key: each for key, each in self._servers.items() if each is not server}
-        if received is None:
-            server.link.close()
-            self._retired = [each for each in self._retired if each is not server]
-        else:
+        self._forget(server)
+        if received is not None:
             server.link.shutdown(socket.SHUT_WR)
             self._retired.append(server)
+        else:
+            server.link.close()
+
+    def _forget(self, server: Server) -> None:
+        self._servers = {key: each for key, each in self._servers.items() if each is not server}
+        self._retired = [each for each in self._retired if each is not server]
 
     def _end(self, request: int) -> None:
         """Kills one request's processes; on return they are gone."""
         targets = {pid for pid in (self._helpers.pop(request, 0),) if pid}
         for server in self._all_servers():
             if request in server.helpers:
-                # a helper not yet known: the module is still being imported, and the import is what must end
-                targets.add(server.helpers.pop(request) or server.pid)
+                helper = server.helpers.pop(request)
+                targets.add(helper or server.pid)
+                if not helper:  # not yet known: the module is still being imported, and the import is what must end
+                    self._forget(server)
         kernel.kill_descendants({pid for pid in targets if kernel.exists(pid)}, including_roots=True)
         self._reap()
         self._end_orphans()
