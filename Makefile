@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints-dev.txt
 setup: $(STAMP)
 
 demo: $(STAMP)
-	@$(BIN)/python examples/retail_checkout/demo.py
+	@$(BIN)/python examples/retail_checkout/demo.py || test $$? -eq 3 # 3: it ran, but nano did not do the task
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -27,6 +27,8 @@ from retail_checkout.tasks import Task, check
 
 BUDGET = Budget(steps=15, step_tokens=400)
 """Ends a run in which the model repeats itself."""
+TASK_NOT_DONE = 3
+"""Exit code where everything ran and the model did not do what was asked."""
 
 
 async def demo(task: Task, model: str, think: bool) -> int:
@@ -60,7 +62,7 @@ async def demo(task: Task, model: str, think: bool) -> int:
             if event.verdict.ok and judgement.passed
             else f"\ntask NOT done: {judgement.why or event.verdict.reason}"
         )
-        return 0 if event.verdict.ok and judgement.passed else 1
+        return 0 if event.verdict.ok and judgement.passed else TASK_NOT_DONE
 
 
 def print_rows(database: sqlite3.Connection, query: str) -> None:
