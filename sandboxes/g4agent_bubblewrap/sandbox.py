@@ -15,7 +15,7 @@ from g4agent.errors import LimitNotEnforceableError, SandboxUnavailableError
 from g4agent.ports.sandbox import BoxSpec, Capabilities, LimitName
 from g4agent_bubblewrap import process
 from g4agent_bubblewrap.box import NAME, BubblewrapBox
-from g4agent_bubblewrap.cgroup import Cgroups, find_cgroups
+from g4agent_bubblewrap.cgroup import BoxCgroup, Cgroups, find_cgroups
 from g4agent_bubblewrap.inside.calls import CallLimits
 from g4agent_bubblewrap.inside.protocol import READY
 from g4agent_bubblewrap.rootfs import WORKSPACE, MountPlan, plan, python_paths
@@ -70,17 +70,19 @@ class BubblewrapSandbox:
         mount_plan = plan(spec)
         user = process.new_user()
         process.check_sockets(list(spec.sockets.values()), user)
-        cgroup = cgroups.create(new_label(), spec.limits) if cgroups.mounts else None
+        cgroup = _create(cgroups, spec)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         try:
             with theirs:
                 command = process.supervisor_command(theirs.fileno())
                 running = process.start(mount_plan, command, [theirs.fileno()], user, cgroup)
-        except BaseException:
+        except BaseException as error:
             ours.close()
             if cgroup is not None:
                 cgroup.remove()
+            if isinstance(error, OSError):
+                raise _unavailable(str(error)) from error
             raise
         box = BubblewrapBox(spec, running, ours, cgroup, tuple(sorted(missing)))
         try:
@@ -118,6 +120,17 @@ class BubblewrapSandbox:
         enforced = (ALWAYS | COUNTED) - missing
         notes = tuple(f"The limit {name} is not enforced. {DELEGATION_HINT}" for name in sorted(missing))
         return Capabilities(NAME, True, None, enforced, notes)
+
+
+def _create(cgroups: Cgroups, spec: BoxSpec) -> BoxCgroup | None:
+    if not cgroups.mounts:
+        return None
+    try:
+        return cgroups.create(new_label(), spec.limits)
+    except OSError as error:
+        raise SandboxUnavailableError(
+            f"the control group of a box cannot be made: {error}", hint="Look at the limits of the parent group."
+        ) from error
 
 
 def _nproc_is_per_box() -> bool:

@@ -41,7 +41,6 @@ def leftovers() -> dict[str, object]:
         "descriptors": len(os.listdir("/proc/self/fd")),
         "groups": [path for parent in cgroups.parents() for path in parent.glob(f"{PREFIX}*-{os.getpid()}-*")],
         "mounts": Path("/proc/self/mountinfo").read_text(),
-        "threads": threading.active_count(),
     }
 
 

@@ -25,8 +25,6 @@ HEAD_SHARE = 0.4
 """Share of the kept output that is its beginning; the rest is its end."""
 RUNAWAY_FACTOR = 8
 """A stream that reaches this many times its cap ends the call."""
-KILL_PATIENCE = 5.0
-"""Seconds to wait for killed processes to be gone."""
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
 """Exit codes of a command that could not start, as shells give them."""
 
@@ -123,7 +121,7 @@ class Call:
             self._captures[read_end] = Capture(self._limits.output_bytes)
         status = self._follow(child, stdin_write, stdin)
         wall = time.monotonic() - started
-        kernel.kill_and_reap_descendants(KILL_PATIENCE)
+        kernel.kill_and_reap_descendants()
         for fd in list(self._captures):
             self._drain(fd)
         self._answer(status, wall, [read_end for read_end, _ in pipes])

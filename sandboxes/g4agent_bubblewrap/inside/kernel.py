@@ -15,6 +15,9 @@ _SYS_OPENAT2 = 437
 _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_BENEATH = 0x08
 
+KILL_PATIENCE = 5.0
+"""Seconds to wait for killed processes to be gone; the kernel takes milliseconds unless one hangs in a device."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -94,7 +97,7 @@ def send_signal(pids: set[int], number: int) -> None:
 
 
 def kill_descendants(roots: set[int], *, including_roots: bool) -> None:
-    """SIGKILL for a whole tree, also one that forks as fast as it is killed.
+    """SIGKILL for a whole tree, also one that forks as fast as it is killed; on return it runs no more.
 
     Everything is stopped first: a stopped process keeps its place under the box's process limit, so that a fork bomb
     runs out of room instead of refilling the places of the killed.
@@ -104,11 +107,14 @@ def kill_descendants(roots: set[int], *, including_roots: bool) -> None:
         send_signal(new, signal.SIGSTOP)
         stopped |= new
     send_signal(stopped, signal.SIGKILL)
+    deadline = time.monotonic() + KILL_PATIENCE
+    while stopped & _parents().keys() and time.monotonic() < deadline:
+        time.sleep(0.0005)
 
 
-def kill_and_reap_descendants(patience: float) -> None:
-    """Ends all descendants of the calling subreaper and waits for them, at most `patience` seconds."""
-    deadline = time.monotonic() + patience
+def kill_and_reap_descendants() -> None:
+    """Ends all descendants of the calling subreaper and waits for them."""
+    deadline = time.monotonic() + KILL_PATIENCE
     me = os.getpid()
     while time.monotonic() < deadline:
         try:
@@ -117,4 +123,3 @@ def kill_and_reap_descendants(patience: float) -> None:
         except ChildProcessError:
             return
         kill_descendants({me}, including_roots=False)
-        time.sleep(0.001)
