@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from g4agent_bubblewrap.inside.protocol import CHUNK, FRAME, Head, pack_head
+from g4agent_bubblewrap.inside.protocol import CHUNK, FRAME, TO_THE_END, Head, pack_head
 
 
 class Lost(Exception):
@@ -39,12 +39,10 @@ async def send(connection: socket.socket, head: Head, body: bytes) -> None:
 
 
 async def receive(connection: socket.socket, limit: int) -> Reply:
-    """Reads to the end of the connection and takes it as one frame of at most `limit` bytes. Raises Lost.
-
-    A raw part without a length in the head is what remains.
-    """
+    """The one frame of a connection, if it has at most `limit` bytes. Raises Lost."""
     data = bytearray()
-    while True:
+    wanted: int | None = None
+    while wanted is None or len(data) < wanted:
         try:
             chunk = connection.recv(CHUNK)
         except BlockingIOError:
@@ -57,14 +55,14 @@ async def receive(connection: socket.socket, limit: int) -> Reply:
         data += chunk
         if len(data) > limit:
             raise Lost
-    if len(data) < FRAME.size:
-        raise Lost
-    head_length, body_length = FRAME.unpack_from(data)
-    body_start = FRAME.size + head_length
-    if body_length and len(data) != body_start + body_length:
+        if wanted is None and len(data) >= FRAME.size:
+            wanted = FRAME.size + sum(FRAME.unpack_from(data))
+    head_length, body_length = FRAME.unpack_from(data) if wanted is not None else (0, 0)
+    start = FRAME.size + head_length
+    if wanted is None or len(data) < start or (body_length != TO_THE_END and len(data) != wanted):
         raise Lost
     try:
-        head = json.loads(data[FRAME.size : body_start])
+        head = json.loads(data[FRAME.size : start])
     except ValueError as error:
         raise Lost from error
-    return Reply(head, bytes(data[body_start:]))
+    return Reply(head, bytes(data[start:]))

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, cast
 
 from g4agent_bubblewrap.inside import kernel
-from g4agent_bubblewrap.inside.protocol import CHUNK, Head, pack_head, receive_head, send_frame
+from g4agent_bubblewrap.inside.protocol import CHUNK, TO_THE_END, Head, pack_head, receive_head, send_frame
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 
@@ -69,8 +69,8 @@ class Workspace:
         send_frame(self._connection, {"paths": sorted(paths)})
 
     def _snapshot(self, head: Head, body_length: int) -> None:
-        """A frame without a length, so that nothing has to be held: the archive ends with the connection."""
-        self._connection.sendall(pack_head({}, 0))
+        """The archive is sent as it is made, so that the box never holds it."""
+        self._connection.sendall(pack_head({}, TO_THE_END))
         with (
             self._connection.makefile("wb", buffering=CHUNK) as sink,
             tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT) as archive,

@@ -21,6 +21,8 @@ from typing import Any
 
 FRAME = struct.Struct(">IQ")
 """Length of the JSON head and of the raw bytes, big-endian."""
+TO_THE_END = (1 << 64) - 1
+"""As the length of the raw bytes: whatever comes until the end of the connection."""
 MAX_HEAD = 64 * 1024 * 1024
 READY = b"ready"
 MAX_PACKET = 128 * 1024
