@@ -14,7 +14,8 @@ from sandbox_host import Host
 
 from g4agent.errors import LimitNotEnforceableError
 from g4agent.ports.sandbox import BoxSpec
-from g4agent_bubblewrap import BubblewrapSandbox, launch
+from g4agent_bubblewrap import BubblewrapSandbox
+from g4agent_bubblewrap.process import launch_command
 
 pytestmark = pytest.mark.anyio
 
@@ -53,8 +54,7 @@ def test_unprivileged_user() -> None:
     command = [sys.executable, str(script)]
     if os.geteuid() == 0:
         folders = sorted({sys.prefix, sys.base_prefix, *shown, str(script.parents[1])})
-        paths = launch.json.dumps([str(Path(folder).resolve()) for folder in folders])
-        command = [sys.executable, "-I", "-S", launch.__file__, str(NOBODY), str(NOBODY), paths, *command]
+        command = [*launch_command(NOBODY, [str(Path(folder).resolve()) for folder in folders]), *command]
     environment = {"PYTHONPATH": os.pathsep.join(shown), "PATH": os.environ["PATH"], "HOME": "/nonexistent"}
     done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -211,8 +211,10 @@ async def test_killed_owner(sandbox: BubblewrapSandbox) -> None:
         with anyio.fail_after(5):
             while Path(f"/proc/{bwrap}").exists():
                 await anyio.sleep(0.01)
-        assert set(theirs) <= set(sweep(cgroups))
-        assert not any(path.exists() for path in theirs)
+        with anyio.fail_after(5):  # the kernel lets go of the last processes a little after bwrap
+            while any(path.exists() for path in theirs):
+                sweep(cgroups)
+                await anyio.sleep(0.01)
         assert (await box.exec(["true"])).exit_code == 0
 
 
