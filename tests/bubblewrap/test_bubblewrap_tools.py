@@ -134,6 +134,22 @@ async def test_killing_the_helpers(box: Box) -> None:
     assert (await call(box, "later", text="x")).value == "x"
 
 
+async def test_flood_at_import(box: Box) -> None:
+    """What a module starts while it is imported takes the supervisor's places, or stays for ever."""
+    outcome = await call(box, "never", module="bomb_at_import", timeout=3)
+    assert outcome.value is None and outcome.error is not None
+    assert (await call(box, "later", text="x")).value == "x"
+    count = await box.exec(["sh", "-c", "ls -d /proc/[0-9]* | wc -l"])
+    assert int(count.stdout) < 20
+
+
+@pytest.mark.parametrize("text", ["no JSON", '{"value": NaN}', "[" * 60_000, '{"error": 1}', "[]", '{"value": 7}'])
+async def test_forged_result(box: Box, text: str) -> None:
+    """What a tool writes in place of its result harms the host; at best it is the tool's own result."""
+    outcome = await call(box, "forges", text=text)
+    assert (outcome.value == 7) if "7" in text else (outcome.error is not None and "garbled" in outcome.error.message)
+
+
 async def test_module_is_imported_once(box: Box) -> None:
     """Each call imports its module again, or calls share a process."""
     first, second = (await call(box, "importer")).value, (await call(box, "importer")).value

@@ -314,7 +314,7 @@ if os.fork() == 0:
 async def p03_held_output(box: Box, host: Host) -> None:
     """A grandchild that holds the output delays the result."""
     started = time.monotonic()
-    result = await shell(box, host, "sleep 8 & echo started; exit 0")
+    result = await shell(box, host, "sleep 6 & echo started; exit 0")
     assert time.monotonic() - started < 4 and result.stdout == b"started\n" and result.exit_code == 0
 
 

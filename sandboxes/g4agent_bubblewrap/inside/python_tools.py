@@ -57,7 +57,7 @@ def preload() -> None:
 class ForkServer:
     """The process that holds a tool's module. The import is tool code, so it holds no socket but its own link."""
 
-    def __init__(self, link: socket.socket, name: ToolName, python_paths: list[str]) -> None:
+    def __init__(self, link: socket.socket, name: ToolName, python_paths: list[str], limits: CallLimits) -> None:
         self._link = link
         self._name = name
         self._helpers: set[int] = set()
@@ -65,6 +65,11 @@ class ForkServer:
         sys.path[:0] = python_paths
         with contextlib.suppress(OSError):
             prefer_as_victim(FORK_SERVER_SCORE)
+        limits.apply()
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for fd in range(3):
+            os.dup2(nothing, fd)
+        os.close(nothing)
 
     def serve(self) -> None:
         """Loads the tool and serves calls until the supervisor closes the link."""
@@ -109,7 +114,7 @@ class ForkServer:
 
 
 def _load_failure(name: ToolName) -> Head | None:
-    """Loads the tool; what it printed meanwhile is lost. None, or why it cannot be loaded."""
+    """Loads the tool. None, or why it cannot be loaded."""
     try:
         name.load()
     except BaseException as error:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from g4agent_bubblewrap.inside.python_tools import ToolName
 
 
+FORK_SERVER_PLACES = 32
+"""Of the 64 places that the control group keeps for the box's own processes, those that a module's import can take."""
+
+
 class Server:
     """A running fork server."""
 
@@ -81,7 +85,8 @@ class Supervisor:
         if received is None:
             return False
         packet, fds = received
-        with socket.socket(fileno=fds[0]) as connection:
+        # if there is no room for a fork, the closed connection tells the host
+        with socket.socket(fileno=fds[0]) as connection, contextlib.suppress(BlockingIOError):
             if packet["op"] == "end":
                 self._end(packet["target"])
                 connection.send(READY)
@@ -142,7 +147,7 @@ class Supervisor:
             ours.close()
             connection.close()
             os.chdir(self._workspace)
-            ForkServer(theirs, name, self._python_paths).serve()
+            ForkServer(theirs, name, self._python_paths, self._limits_with(FORK_SERVER_PLACES)).serve()
 
         pid = fork_and_run(serve)
         theirs.close()
@@ -198,9 +203,12 @@ class Supervisor:
 
     def _call_limits(self) -> CallLimits:
         """The limits of the next call; the box's own processes come on top of the process limit."""
-        own = 3 + len(self._all_servers()) + len(self._helpers) + sum(len(each.helpers) for each in self._all_servers())
+        servers = self._all_servers()
+        return self._limits_with(3 + len(servers) + len(self._helpers) + sum(len(each.helpers) for each in servers))
+
+    def _limits_with(self, own_processes: int) -> CallLimits:
         processes = self._limits["processes"]
-        return CallLimits(**self._limits | {"processes": None if processes is None else processes + own})
+        return CallLimits(**self._limits | {"processes": None if processes is None else processes + own_processes})
 
     def _close_all(self) -> None:
         """In a fork: lets go of what only the supervisor may hold."""
