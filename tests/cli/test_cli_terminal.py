@@ -9,7 +9,7 @@ import subprocess
 import time
 
 import pytest
-from command_line import COMMAND, Command
+from command_line import COMMAND, Command, heed_ctrl_c
 
 
 class Terminal:
@@ -18,7 +18,13 @@ class Terminal:
     def __init__(self, environment: dict[str, str], *args: str) -> None:
         self._master, slave = pty.openpty()
         self.process = subprocess.Popen(
-            [*COMMAND, *args], stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
+            [*COMMAND, *args],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=heed_ctrl_c,
         )
         os.close(slave)
         self.seen = ""
@@ -94,7 +100,9 @@ def test_a_terminal_gets_colour(environment: dict[str, str]) -> None:
 def _interrupt(environment: dict[str, str], *options: str) -> tuple[int, str]:
     """Exit code and output of a run that gets Ctrl-C while its tool waits."""
     command = [*COMMAND, "run", "x", "--agent", "scripted_agents:waiter", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8", env=environment) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, encoding="utf-8", env=environment, preexec_fn=heed_ctrl_c
+    ) as process:
         assert process.stdout is not None
         seen = ""
         while "wait" not in seen:
