@@ -95,10 +95,11 @@ async def ask(question: str) -> str | None:
     Blocks the event loop on purpose: nothing else is under way while a person is asked. Asyncio's own handler would
     swallow Ctrl-C here, so Python's takes its place for as long as the question stands.
     """
-    sys.stderr.write(question if sys.stdin.isatty() else "")
-    sys.stderr.flush()
     loops_handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        await anyio.lowlevel.checkpoint()  # where a Ctrl-C from just before takes effect
+        sys.stderr.write(question if sys.stdin.isatty() else "")
+        sys.stderr.flush()
         line = sys.stdin.readline()
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, loops_handler)
