@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import anyio.to_thread
 
 from g4agent.budget import Budget, Spending
-from g4agent.errors import ConversationError
+from g4agent.errors import BoxClosedError, ConversationError
 from g4agent.events import Event, RunFinished, RunStarted, Usage
 from g4agent.execute import Execution
 from g4agent.messages import ToolCall, ToolResult
@@ -95,6 +95,7 @@ class Session:
         """Calls of an earlier process with unknown outcome. A `once` call among them runs again only if approved."""
         self._box_plan = box_plan
         self._box: Box | None = None
+        self._sockets: dict[str, Path] | None = None
         self._store = store
         self._approve = approve
         self._resources = AsyncExitStack()
@@ -168,11 +169,9 @@ class Session:
         """The session's box, opened at its first use: services first, then the stored or the initial workspace."""
         if self._box is None:
             plan = self._box_plan
-            sockets: dict[str, Path] = {}
-            for service in plan.services:
-                plan.folder.mkdir(parents=True, exist_ok=True)
-                sockets |= await self._resources.enter_async_context(service(plan.folder, self.sampling.seed))
-            spec = BoxSpec(plan.limits, _source_roots(self.tools), sockets, allow_degraded=plan.allow_degraded)
+            spec = BoxSpec(
+                plan.limits, _source_roots(self.tools), await self._start_services(), allow_degraded=plan.allow_degraded
+            )
             box = await plan.sandbox().open(spec)
             self._resources.push_async_callback(box.close)
             saved = await self._in_thread(self._store.workspace, self.id) if self._store else None
@@ -183,6 +182,16 @@ class Session:
                     await box.write_file(path, data)
             self._box = box
         return self._box
+
+    async def _start_services(self) -> Mapping[str, Path]:
+        """Sockets of the session's services, started once."""
+        if self._sockets is None:
+            self._sockets = {}
+            for service in self._box_plan.services:
+                self._box_plan.folder.mkdir(parents=True, exist_ok=True)
+                started = service(self._box_plan.folder, self.sampling.seed)
+                self._sockets |= await self._resources.enter_async_context(started)
+        return self._sockets
 
     def timeout(self, tool: Tool, seconds_left: float | None) -> float:
         """Seconds that a call may take."""
@@ -208,8 +217,22 @@ class Session:
         tools = [self.tools.get(call.name) for call in calls]
         records = [_record(i, c, t, executions[c.id]) for i, (c, t) in enumerate(zip(calls, tools, strict=True))]
         touched = any(t is not None and t.where == "sandbox" and t.effect != "pure" for t in tools)
-        workspace = await self._box.snapshot() if self._store and self._box and touched else None
+        if self._store is not None and any(
+            e.result.error and e.result.error.kind == "sandbox" for e in executions.values()
+        ):
+            self._box = None  # the next call opens a new one, with the workspace of the last committed step
+        workspace = await self._snapshot() if self._store is not None and touched else None
         await self._commit("model", text, usage, tuple(records), verdict, workspace)
+
+    async def _snapshot(self) -> bytes | None:
+        """The workspace; None where there is no box, or it is found broken."""
+        if self._box is None:
+            return None
+        try:
+            return await self._box.snapshot()
+        except BoxClosedError:
+            self._box = None
+            return None
 
     async def end_turn(self, verdict: Verdict) -> None:
         """Records the end of a turn whose last generation did not finish. It can be taken up again."""

@@ -8,8 +8,18 @@
 parser, so malformed output can be scripted as well.
 """
 
-from g4agent.testing.conversation import Reply, ScriptedModel, call, calls, say
+from g4agent.testing.conversation import Reply, Script, ScriptedModel, call, calls, say
 from g4agent.testing.engine import ScriptedEngine, ScriptedRuntime
 from g4agent.testing.tokenizer import ByteTokenizer
 
-__all__ = ["ByteTokenizer", "Reply", "ScriptedEngine", "ScriptedModel", "ScriptedRuntime", "call", "calls", "say"]
+__all__ = [
+    "ByteTokenizer",
+    "Reply",
+    "Script",
+    "ScriptedEngine",
+    "ScriptedModel",
+    "ScriptedRuntime",
+    "call",
+    "calls",
+    "say",
+]

@@ -91,6 +91,17 @@ async def test_boxes_are_separate(sandbox: BubblewrapSandbox) -> None:
         assert (await first.exec(["sh", "-c", "cat /proc/1/cmdline | tr '\\0' ' '"])).stdout.count(b"main") <= 2
 
 
+async def test_snapshot_of_what_a_tool_has_locked(sandbox: BubblewrapSandbox) -> None:
+    """A tool that takes its own rights away makes the workspace impossible to save, to clear or to put back."""
+    async with opened(sandbox) as box:
+        locked = "mkdir -p d/deep e; echo 1 > a; echo 2 > d/deep/b; echo 3 > e/c; chmod 000 a d/deep d; chmod 555 e"
+        await box.exec(["sh", "-c", locked])
+        saved = await box.snapshot()
+        await box.exec(["sh", "-c", "rm -rf a d; chmod 000 e"])
+        await box.restore(saved)
+        assert (await box.exec(["cat", "a", "d/deep/b", "e/c"])).stdout == b"1\n2\n3\n"
+
+
 async def test_closed_box(sandbox: BubblewrapSandbox) -> None:
     """A closed box hangs or crashes its callers, or cannot be closed twice."""
     async with opened(sandbox) as box:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sqlite3
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ from g4agent.messages import ToolResult
 from g4agent.ports.runtime import GenerateRequest
 from g4agent.registry import load_agent
 from g4agent.store import Store
-from g4agent.testing import Reply, ScriptedModel, call, say
+from g4agent.testing import Reply, Script, ScriptedModel, call, say
 
 pytestmark = pytest.mark.anyio
 
@@ -87,7 +90,7 @@ async def test_the_same_seed_gives_the_same_run_and_another_process_could_take_i
             assert store.transcript(first.session_id) == store.transcript(whole.id)
 
 
-def scripted(script: list[Reply], **settings: object) -> Agent:
+def scripted(script: Script, **settings: object) -> Agent:
     model = ScriptedModel(script)
     return Agent(**{"model": model, "tools": [where_am_i, note], **settings})  # type: ignore[arg-type]
 
@@ -119,6 +122,23 @@ async def test_the_workspace_lives_through_calls_and_comes_back_with_the_session
         assert saved is not None and b"one\ntwo\nthree\n" in saved
 
 
+async def test_a_broken_box_costs_one_result_not_the_session(tmp_path: Path) -> None:
+    """A box that dies is answered with an error; the next call gets a new one, as the last committed step left it."""
+
+    def break_box(results: Sequence[ToolResult]) -> Reply:
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        (box,) = [pid for pid in children if Path(f"/proc/{pid}/comm").read_text() == "bwrap\n"]
+        os.kill(int(box), signal.SIGKILL)
+        return call("note", text="lost")
+
+    with Store.open(tmp_path / "store.db") as store:
+        script = [call("note", text="one"), break_box, call("note", text="two"), say("Noted.")]
+        result = await scripted(script, store=store).run("Note it")
+    first, lost, second = result.results
+    assert lost.error is not None and lost.error.kind == "sandbox"
+    assert (first.value, second.value, result.verdict.outcome) == (1, 2, Outcome.DONE)
+
+
 async def test_a_scripted_customer_buys_for_real(tmp_path: Path) -> None:
     """Ten tools, the payment service and the shop's database work together inside the box."""
     sys.path.insert(0, str(EXAMPLES))
@@ -132,14 +152,11 @@ async def test_a_scripted_customer_buys_for_real(tmp_path: Path) -> None:
     customer, email = database.execute("SELECT id, email FROM customers LIMIT 1").fetchone()
     sku, name = database.execute("SELECT sku, name FROM products WHERE stock > 2 LIMIT 1").fetchone()
 
-    def show(results: list[ToolResult]) -> Reply:
-        return call("checkout", customer_id=customer, payment="card", address="1 Main Street, Town 12345")
-
     script = [
         call("find_customer", email=email),
         call("search_products", query=name),
         call("add_to_cart", customer_id=customer, sku=sku, quantity=2),
-        show,
+        call("checkout", customer_id=customer, payment="card", address="1 Main Street, Town 12345"),
         say("Ordered."),
     ]
     agent = shop.replace(model=ScriptedModel(script), store=False, workspace=lambda seed: {"shop.db": start})  # type: ignore[arg-type]

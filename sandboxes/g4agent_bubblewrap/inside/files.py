@@ -150,17 +150,22 @@ class Workspace:
         return folder, parts[-1]
 
     def _walk(self, start: int) -> list[tuple[str, os.stat_result]]:
-        """Everything below a folder, without following links or leaving the workspace's file system."""
+        """Everything below a folder, without following links or leaving the workspace's file system.
+
+        What a tool has locked (`chmod 000`) is opened to its owner again: a snapshot must hold all of the workspace.
+        """
         found = []
         for folder, directories, files, fd in os.fwalk(".", dir_fd=start):
             for name in directories + files:
                 status = os.stat(name, dir_fd=fd, follow_symlinks=False)
                 if status.st_dev == self._device:
+                    _unlock(name, fd, status.st_mode)
                     found.append((os.path.normpath(f"{folder}/{name}"), status))
             directories[:] = [name for name in directories if _on_device(name, fd, self._device)]
         return found
 
     def _clear(self) -> None:
+        self._walk(self._root)  # unlocks what is to be removed
         for name in os.listdir(self._root):
             if stat.S_ISDIR(os.stat(name, dir_fd=self._root, follow_symlinks=False).st_mode):
                 shutil.rmtree(name, dir_fd=self._root)
@@ -192,6 +197,13 @@ def _regular_size(fd: int, path: str) -> int:
     if not stat.S_ISREG(status.st_mode):
         raise Refused(f"{path} is not a regular file")
     return status.st_size
+
+
+def _unlock(name: str, folder: int, mode: int) -> None:
+    """Gives the owner of a folder or a regular file the rights to go through it."""
+    needed = stat.S_IRWXU if stat.S_ISDIR(mode) else stat.S_IRUSR if stat.S_ISREG(mode) else 0
+    if mode & needed != needed:
+        os.chmod(name, stat.S_IMODE(mode) | needed, dir_fd=folder)
 
 
 def _on_device(name: str, folder: int, device: int) -> bool:
