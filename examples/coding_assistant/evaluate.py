@@ -11,7 +11,7 @@ import anyio
 
 from coding_assistant.agent import agent as coding_agent
 from coding_assistant.tasks import PROMPT, TASKS, Judgement, Task, check
-from g4agent import Agent
+from g4agent import Agent, Sampling
 from g4agent.ports.sandbox import PythonCall
 
 
@@ -33,7 +33,7 @@ async def run_task(agent: Agent, task: Task) -> Judgement:
 async def main(model: str) -> None:
     """Prints one line per task and the number that passed."""
     passed = 0
-    async with coding_agent.replace(model=model, store=False) as agent:
+    async with coding_agent.replace(model=model, store=False, sampling=Sampling(temperature=0)) as agent:
         await agent.load()
         for task in TASKS:
             judgement = await run_task(agent, task)

@@ -8,20 +8,20 @@ from __future__ import annotations
 import argparse
 import sqlite3
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from pathlib import Path
 
 import anyio
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from g4agent import Budget
+from g4agent import Budget, Sampling
 from g4agent.cli.console import stdout
 from g4agent.cli.render import Story
 from g4agent.events import RunFinished
 from retail_checkout.agent import agent as shop_agent
-from retail_checkout.payments import Ledger, payment_service
+from retail_checkout.evaluate import prepare
+from retail_checkout.payments import Ledger
 from retail_checkout.plans import PLANS
 from retail_checkout.tasks import Task, check
 
@@ -32,18 +32,13 @@ TASK_NOT_DONE = 3
 
 
 async def demo(task: Task, model: str, think: bool) -> int:
-    """Runs the task, prints the newest order and its payments, and says whether the end state is right."""
+    """Runs the task, prints the newest order and its payment, and says whether the end state is right."""
     prompt = task.build().prompt
     with closing(Ledger()) as ledger, closing(sqlite3.connect(":memory:")) as shop:
-        start = task.start(ledger).connection.serialize()
-
-        @asynccontextmanager
-        async def payments(folder: Path, seed: int) -> AsyncIterator[dict[str, Path]]:
-            async with payment_service(ledger) as sockets:
-                yield sockets
-
-        agent = shop_agent.replace(
-            budget=BUDGET, model=model, thinking=think, workspace=lambda seed: {"shop.db": start}, services=[payments]
+        agent = prepare(
+            shop_agent.replace(model=model, thinking=think, budget=BUDGET, sampling=Sampling(temperature=0)),
+            task,
+            ledger,
         )
         print(f"customer: {prompt}\n", flush=True)
         async with agent, agent.session() as session:
@@ -57,12 +52,9 @@ async def demo(task: Task, model: str, think: bool) -> int:
         print_rows(shop, "SELECT * FROM orders ORDER BY rowid DESC LIMIT 1")
         print("the last payment in the provider's ledger (outside the sandbox):")
         print_rows(ledger.connection, "SELECT * FROM charges ORDER BY rowid DESC LIMIT 1")
-        print(
-            "\ntask done"
-            if event.verdict.ok and judgement.passed
-            else f"\ntask NOT done: {judgement.why or event.verdict.reason}"
-        )
-        return 0 if event.verdict.ok and judgement.passed else TASK_NOT_DONE
+        done = event.verdict.ok and judgement.passed
+        print("\ntask done" if done else f"\ntask NOT done: {judgement.why or event.verdict.reason}")
+        return 0 if done else TASK_NOT_DONE
 
 
 def print_rows(database: sqlite3.Connection, query: str) -> None:
