@@ -1,4 +1,4 @@
-"""Tools: what can be one and what is refused, validation, calls, commands, and loading them in another process."""
+"""Tools: functions as tools, validation, calls, and loading them in another process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from enum import Enum
 from pathlib import Path
@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, field_validator
 
-from g4agent.errors import ConfigError, InvalidArguments, ToolDefinitionError, ToolResultError
-from g4agent.tools import CommandTarget, PythonTarget, Tool, ToolSet, command_tool, load_tool, signature, tool
+from g4agent.errors import InvalidArguments, ToolDefinitionError, ToolResultError
+from g4agent.tools import PythonTarget, ToolSet, load_tool, signature, tool
 
 
 class Size(Enum):
@@ -154,139 +154,6 @@ def test_docstring_styles(function: Callable[..., Any]) -> None:
     assert (made.description, texts) == ("Adds.", ["First.", "Second."])
 
 
-# What cannot be a tool ------------------------------------------------------------------------------------------------
-
-
-def no_docstring(x: int) -> None: ...
-
-
-def unannotated(x) -> None:  # type: ignore[no-untyped-def]
-    """Doc."""
-
-
-def variadic(*x: int) -> None:
-    """Doc."""
-
-
-def keywords(**x: int) -> None:
-    """Doc."""
-
-
-def positional(x: int, /) -> None:
-    """Doc."""
-
-
-def unserialisable(x: threading.Thread) -> None:
-    """Doc."""
-
-
-def a_callback(x: Callable[[], int]) -> None:
-    """Doc."""
-
-
-def wrong_default(x: int = None) -> None:  # type: ignore[assignment]  # noqa: RUF013
-    """Doc."""
-
-
-def default_without_json(x: Any = threading) -> None:
-    """Doc."""
-
-
-def field_default(x: Annotated[int, Field(default=3)]) -> None:
-    """Doc."""
-
-
-def typo(quantity: int) -> None:
-    """Doc.
-
-    Args:
-        qty: How many.
-    """
-
-
-def unresolved(x: Nowhere) -> None:  # type: ignore[name-defined]  # noqa: F821
-    """Doc."""
-
-
-def bad_pattern(x: Annotated[str, Field(pattern=r"\p{L}+")]) -> None:
-    """Doc."""
-
-
-def yields() -> Iterator[int]:
-    """Doc."""
-    yield 1
-
-
-async def yields_later() -> AsyncIterator[int]:
-    """Doc."""
-    yield 1
-
-
-def größe(größe: int) -> None:
-    """Doc."""
-
-
-class Shop:
-    def method(self, x: int) -> None:
-        """Doc."""
-
-
-REFUSED: list[tuple[Any, str]] = [
-    (no_docstring, "has no description"),
-    (unannotated, "x of unannotated has no type annotation"),
-    (variadic, "any number of arguments"),
-    (keywords, "any number of arguments"),
-    (positional, "positional-only"),
-    (unserialisable, "JSON cannot express"),
-    (a_callback, "JSON cannot express"),
-    (wrong_default, "has the default None"),
-    (default_without_json, "JSON cannot express"),
-    (field_default, r"Annotated\[int, Field\(ge=1\)\] = 3"),
-    (typo, "describes qty"),
-    (unresolved, "cannot be resolved"),
-    (bad_pattern, "which Python cannot read"),
-    (yields, "generator"),
-    (yields_later, "generator"),
-    (größe, "native syntax cannot write"),
-    (Shop.method, "makes it a method"),
-    (Shop().method, "cannot be found by the sandbox"),
-    (lambda x: x, "lambda"),
-    (len, "not a function"),
-    (Shop, "not a function"),
-]
-
-
-@pytest.mark.parametrize(("function", "problem"), REFUSED, ids=lambda v: getattr(v, "__name__", "") or "")
-def test_what_cannot_be_a_tool_is_refused_at_its_definition(function: Any, problem: str) -> None:
-    """Each of these would otherwise fail in the middle of a run, or silently tell the model something wrong."""
-    with pytest.raises(ToolDefinitionError, match=problem) as refusal:
-        tool(function)
-    assert refusal.value.hint
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"name": "add-to"}, {"name": ""}, {"name": "x" * 65}, {"timeout": 0}, {"timeout": float("nan")}, {"effect": "no"}],
-    ids=str,
-)
-def test_bad_options_are_refused(options: dict[str, Any]) -> None:
-    """A name that the native syntax cannot write can never be called; a timeout of 0 fails every call."""
-    with pytest.raises(ToolDefinitionError):
-        tool(**options)(undecorated)
-
-
-def test_a_local_function_runs_on_the_host_only() -> None:
-    """A sandbox's worker cannot import what only exists inside a function call; the error must say the way out."""
-
-    def local(x: int) -> int:
-        """Doubles."""
-        return 2 * x
-
-    with pytest.raises(ToolDefinitionError, match='module level, or pass where="host"'):
-        tool(local)
-    assert tool(where="host")(local).invoke_sync({"x": 2}) == 4
-
-
 # Validation -----------------------------------------------------------------------------------------------------------
 
 INVALID: list[tuple[Any, str]] = [
@@ -381,96 +248,6 @@ def test_a_result_without_json_is_an_error(result: Any) -> None:
 
     with pytest.raises(ToolResultError, match="give returned"):
         give.invoke_sync({})
-
-
-# Commands -------------------------------------------------------------------------------------------------------------
-
-GREP: dict[str, Any] = {
-    "properties": {
-        "pattern": {"type": "string"},
-        "paths": {"type": "array", "items": {"type": "string"}},
-        "context": {"type": "integer", "default": 0},
-        "limit": {"type": "integer"},
-    },
-    "required": ["pattern"],
-}
-grep = command_tool(
-    "grep",
-    ["grep", "-n", "-C", "{context}", "--max-count={limit}", "-e{{}}", "--", "{pattern}", "{paths}"],
-    description="Finds lines.",
-    parameters=GREP,
-    effect="pure",
-)
-
-
-def expand(made: Tool, arguments: dict[str, Any]) -> list[str]:
-    assert isinstance(made.target, CommandTarget)
-    return made.target.expand(made.bind(arguments))
-
-
-def test_a_value_is_never_split_nor_formatted() -> None:
-    """A shell would run `$(rm -rf)`; a second format pass would read `{x}` in the model's text."""
-    text = "a b; $(rm -rf ~) {x} '\""
-    assert expand(grep, {"pattern": text, "paths": ["p q", "-r"], "limit": 3.0}) == [
-        *("grep", "-n", "-C", "0", "--max-count=3", "-e{}", "--", text, "p q", "-r"),
-    ]
-
-
-def test_an_optional_value_takes_its_argument_with_it() -> None:
-    """`--max-count=` with nothing behind it, or the word None, would fail or mean something else."""
-    assert expand(grep, {"pattern": "x"}) == ["grep", "-n", "-C", "0", "-e{}", "--", "x"]
-
-
-def test_null_means_the_default() -> None:
-    """A flag whose value vanished would swallow the next argument as its own."""
-
-    class Head(BaseModel):
-        lines: int | None = 10
-        files: list[str] | None = None
-
-    head = command_tool("head", ["head", "-n", "{lines}", "--", "{files}"], description="Shows.", parameters=Head)
-    assert expand(head, {"lines": None, "files": None}) == ["head", "-n", "10", "--"]
-    assert expand(head, {"lines": 2, "files": ["a"]}) == ["head", "-n", "2", "--", "a"]
-
-
-def test_a_value_cannot_become_an_option() -> None:
-    """`-f/etc/passwd` as a pattern would be read as an option wherever the author did not write `--`."""
-    cat = command_tool("cat", ["cat", "{path}"], description="Shows.", parameters=Single)
-    assert expand(cat, {"path": "a"}) == ["cat", "a"]
-    for value in ("-n", "a\0b"):
-        with pytest.raises(InvalidArguments, match=r"path: .*Expected: cat\(path: string\)"):
-            cat.validate({"path": value})
-    with pytest.raises(ConfigError, match="is a command"):
-        cat("a")
-
-
-class Single(BaseModel):
-    path: str
-
-
-@pytest.mark.parametrize(
-    ("argv", "properties", "problem"),
-    [
-        ([], {}, "name of a program"),
-        ("ls {p}", {"p": {"type": "string"}}, "name of a program"),
-        (["{p}"], {"p": {"type": "string"}}, "name of a program"),
-        (["ls", "{q}"], {}, "uses q"),
-        (["ls"], {"p": {"type": "string"}}, "does not use its parameter p"),
-        (["ls", "{p}"], {"p": {"type": "string"}}, "optional parameter p"),
-        (["ls", "-n", "{p}"], {"p": {"type": ["integer", "null"]}}, "optional parameter p"),
-        (["ls", "-x{p}"], {"p": {"type": "array"}}, "type array, inside"),
-        (["ls", "{p}"], {"p": {"type": "object"}}, "type object, inside"),
-        (["ls", "{p!r}"], {"p": {"type": "string"}}, "not a plain parameter name"),
-        (["ls", "{"], {}, "do not match"),
-        (["ls", "--x={p}"], {"p": {"$ref": "https://example.com/p.json"}}, "refer to https://example.com/p.json"),
-        (["ls", "--x={p}"], {"p": {"$ref": "#/$defs/P"}}, "refer to #/\\$defs/P"),
-        (["ls", "--x={p}"], {"p": {"type": "text"}}, "are not JSON Schema: properties.p.type"),
-    ],
-)
-def test_a_command_that_cannot_work_is_refused(argv: Any, properties: dict[str, Any], problem: str) -> None:
-    """A misspelt placeholder would reach the program as a literal, and an unused parameter would lie to the model."""
-    with pytest.raises(ToolDefinitionError, match=problem):
-        command_tool("x", argv, description="Does.", parameters={"properties": properties})
 
 
 # Loading and collecting -----------------------------------------------------------------------------------------------
