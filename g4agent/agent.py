@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -65,10 +64,12 @@ class Agent:
     def __post_init__(self) -> None:
         self._toolset = ToolSet(self.tools)
         self._runtime: TokenRuntime | ChatRuntime | None = None
+        self._loaded_here = False
         self._open_store: Store | None = None
 
     def replace(self, **changes: Any) -> Agent:
-        """A copy with other settings. Weights that are loaded already are shared if the model stays the same."""
+        """A copy with other settings. Weights that are loaded already are shared if the model stays the same; they are
+        freed by the agent that loaded them."""
         other = replace(self, **changes)
         if "model" not in changes and "model_options" not in changes:
             other._runtime = self._runtime
@@ -211,7 +212,6 @@ class Agent:
         )
 
     def _box_plan(self, session_id: str, store: Store | None) -> BoxPlan:
-        home = store.folder if store is not None else Path(tempfile.gettempdir()) / "g4agent"
         workspace = self.workspace
         return BoxPlan(
             sandbox=self._load_sandbox,
@@ -219,7 +219,7 @@ class Agent:
             allow_degraded=self.allow_degraded,
             workspace=_folder_workspace(workspace) if isinstance(workspace, Path) else workspace,
             services=tuple(self.services),
-            folder=home / "sessions" / session_id,
+            folder=store.folder / "sessions" / session_id if store is not None else None,
         )
 
     def _load_sandbox(self) -> Sandbox:
@@ -237,6 +237,7 @@ class Agent:
             model = self.model
             if isinstance(model, str):
                 self._runtime = await _in_thread(lambda: load_runtime(model, self.model_options))
+                self._loaded_here = True
             else:
                 self._runtime = model
         return self._runtime
@@ -255,8 +256,8 @@ class Agent:
         return self._open_store
 
     async def aclose(self) -> None:
-        """Frees the weights, unless a loaded runtime was given, and closes the store that was opened here."""
-        if self._runtime is not None and isinstance(self.model, str):
+        """Frees the weights and closes the store, as far as they were loaded and opened by this very agent."""
+        if self._runtime is not None and self._loaded_here:
             await self._runtime.close()
         self._runtime = None
         if self._open_store is not None:

@@ -13,7 +13,7 @@ from g4agent.verdict import Outcome, Verdict
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Caps for one run, that is for one user turn and its tool loop. None means no cap."""
+    """Caps for one run, that is for one user turn and its tool loop; a resumed run starts anew. None means no cap."""
 
     steps: int = 40
     """Model generations."""
@@ -26,6 +26,8 @@ class Budget:
     step_tokens: int = 8192
     """Tokens that one generation may have."""
     wall_seconds: float | None = 3600.0
+    """Checked at every token and before every step; a call gets what is left as its timeout. Reading a long prompt is
+    not broken off."""
     consecutive_errors: int = 3
     """Steps in a row whose every call failed: unknown tool, invalid arguments, exception, timeout, malformed."""
 

@@ -23,6 +23,14 @@ class Usage:
     thought_tokens: int = 0
     seconds: float = 0.0
 
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens - other.prompt_tokens,
+            self.generated_tokens - other.generated_tokens,
+            self.thought_tokens - other.thought_tokens,
+            self.seconds - other.seconds,
+        )
+
     def __add__(self, other: Usage) -> Usage:
         return Usage(
             self.prompt_tokens + other.prompt_tokens,
@@ -122,7 +130,7 @@ class ToolStarted:
 
 @dataclass(frozen=True, slots=True)
 class ToolFinished:
-    """Every call gets exactly one of these, whether it ran or not."""
+    """Every call of a finished step gets exactly one of these, whether it ran or not."""
 
     type: ClassVar[str] = "tool_finished"
     result: ToolResult
@@ -144,7 +152,7 @@ class StepFinished:
 
 @dataclass(frozen=True, slots=True)
 class RunFinished:
-    """Always the last event of a run."""
+    """The last event of a run that came to a verdict. A run that is cancelled, or fails by an exception, has none."""
 
     type: ClassVar[str] = "run_finished"
     session_id: str

@@ -23,7 +23,8 @@ class Execution:
     """A call's result and what people may want to know about how it came about."""
 
     result: ToolResult
-    started: datetime
+    started: datetime | None
+    """None where the call never ran."""
     seconds: float = 0.0
     output: str = ""
     """What a Python tool printed. The model does not see it."""
@@ -32,7 +33,7 @@ class Execution:
 
 def refused(call: ToolCall, error: ToolError) -> Execution:
     """The execution of a call that never ran."""
-    return Execution(ToolResult(call.id, call.name, error=error), datetime.now(UTC))
+    return Execution(ToolResult(call.id, call.name, error=error), None)
 
 
 async def execute(call: ToolCall, tool: Tool, box: Box | None, timeout: float) -> Execution:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -30,6 +31,11 @@ class ToolCall:
     """Unique within the session: `s<step>c<index>`."""
     name: str
     arguments: Mapping[str, JsonValue]
+
+
+def call_identity(name: str, arguments: Mapping[str, JsonValue]) -> tuple[str, str]:
+    """Equal for calls that ask for the same thing, whatever their ids and the order of their arguments."""
+    return name, json.dumps(arguments, sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)

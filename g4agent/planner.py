@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 import anyio
 
@@ -53,11 +54,15 @@ class Step:
     index: int
     calls: list[ToolCall] = field(default_factory=list)
     admitted: list[tuple[ToolCall, Tool]] = field(default_factory=list)
+    started: dict[str, datetime] = field(default_factory=dict)
+    """By call id, the calls that began to run."""
     executions: dict[str, Execution] = field(default_factory=dict)
     """By call id. A call that may not run gets its execution, an error, before the others start."""
     text: str = ""
     usage: Usage = field(default_factory=Usage)
     finished: GenerationFinished | None = None
+    failure: Verdict | None = None
+    """Set where the calls could not be run at all."""
 
 
 async def plan(session: Session, turn: Turn) -> AsyncGenerator[Event, None]:
@@ -79,6 +84,9 @@ async def plan(session: Session, turn: Turn) -> AsyncGenerator[Event, None]:
                 yield ToolStarted(call, tool.where)
             await session.journal(step.index, step.admitted)
             await execute_admitted(session, turn, step)
+        except Exception as problem:
+            step.failure = Verdict(Outcome.INFRASTRUCTURE, f"{type(problem).__name__}: {problem}")
+            raise
         finally:
             with anyio.CancelScope(shield=True):
                 await checkpoint(session, turn, step)
@@ -90,7 +98,7 @@ async def plan(session: Session, turn: Turn) -> AsyncGenerator[Event, None]:
 
 async def generate(session: Session, turn: Turn, step: Step) -> AsyncGenerator[Event, None]:
     """One model step. Leaves `step.finished` unset where the time budget runs out before the model is done."""
-    spending, started = turn.spending, time.monotonic()
+    spending, started, before = turn.spending, time.monotonic(), session.conversation.usage
     limits = GenerationLimits(spending.step_tokens_left(), spending.thought_tokens_left(), session.sampling)
     async with aclosing(session.conversation.generate(step.index, limits)) as events:
         async for event in events:
@@ -104,7 +112,7 @@ async def generate(session: Session, turn: Turn, step: Step) -> AsyncGenerator[E
                     step.executions[call.id] = refused(call, error)
                 case GenerationFinished():
                     step.finished = event
-                    step.usage = replace(event.usage, seconds=time.monotonic() - started)
+            step.usage = replace(session.conversation.usage - before, seconds=time.monotonic() - started)
             yield event
             if step.finished is None and spending.seconds_left() == 0:
                 return
@@ -127,6 +135,7 @@ async def undone_if_unfinished(session: Session, turn: Turn, step: Step) -> Asyn
     finally:
         if verdict is not None:
             turn.verdict = verdict
+            turn.spending.usage += step.usage
             with anyio.CancelScope(shield=True):
                 await session.conversation.rewind()
                 await session.end_turn(verdict)
@@ -160,6 +169,7 @@ async def execute_admitted(session: Session, turn: Turn, step: Step) -> None:
 
     async def run_one(call: ToolCall, tool: Tool) -> None:
         timeout = session.timeout(tool, turn.spending.seconds_left())
+        step.started[call.id] = datetime.now(UTC)
         step.executions[call.id] = await execute(call, tool, box, timeout)
 
     async with anyio.create_task_group() as group:
@@ -171,13 +181,16 @@ async def checkpoint(session: Session, turn: Turn, step: Step) -> None:
     """Gives every call its result, appends the results to the transcript, and commits the step with its verdict."""
     for call in step.calls:
         if call.id not in step.executions:
-            step.executions[call.id] = refused(call, ToolError("cancelled", "stopped before there was a result"))
+            stopped = refused(call, ToolError("cancelled", "stopped before there was a result"))
+            step.executions[call.id] = replace(stopped, started=step.started.get(call.id))
     step.executions = {call.id: step.executions[call.id] for call in step.calls}
     results = [execution.result for execution in step.executions.values()]
     if results:
-        before = session.conversation.length
-        await session.conversation.add_results(results)
-        step.usage += Usage(prompt_tokens=session.conversation.length - before)
+        before = session.conversation.usage
+        seen = await session.conversation.add_results(results)
+        step.usage += session.conversation.usage - before
+        step.executions = {r.call_id: replace(step.executions[r.call_id], result=r) for r in seen}
+        results = list(seen)
     turn.results += results
     turn.spending.add_step(step.usage, results)
     turn.verdict, turn.answer = judge(turn, step)
@@ -187,6 +200,8 @@ async def checkpoint(session: Session, turn: Turn, step: Step) -> None:
 def judge(turn: Turn, step: Step) -> tuple[Verdict | None, str]:
     """The verdict and answer after a step; no verdict where the loop goes on."""
     assert step.finished is not None
+    if step.failure is not None:
+        return step.failure, ""
     if step.calls:
         if any(e.result.error is not None and e.result.error.kind == "cancelled" for e in step.executions.values()):
             return INTERRUPTED, ""
@@ -194,10 +209,10 @@ def judge(turn: Turn, step: Step) -> tuple[Verdict | None, str]:
     answer = step.text.strip()
     match step.finished.reason:
         case "max_tokens":
-            return Verdict(Outcome.BUDGET, "the answer was cut off at the step's token budget"), answer
+            return Verdict(Outcome.CUT_OFF, "the answer was cut off at the step's token budget"), answer
         case "context_full":
             return Verdict(Outcome.CONTEXT_FULL, "the context window is full"), answer
         case _ if not answer:
-            return Verdict(Outcome.MODEL_ERROR, "the model ended its turn without a call or an answer"), answer
+            return Verdict(Outcome.NO_ANSWER, "the model ended its turn without a call or an answer"), answer
         case _:
             return Verdict(Outcome.DONE), answer

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import anyio.to_thread
@@ -17,11 +17,11 @@ from g4agent.budget import Budget, Spending
 from g4agent.errors import BoxClosedError, ConversationError
 from g4agent.events import Event, RunFinished, RunStarted, Usage
 from g4agent.execute import Execution
-from g4agent.messages import ToolCall, ToolResult
+from g4agent.messages import ToolCall, ToolResult, call_identity
 from g4agent.policy import Approve, Policy
 from g4agent.ports.runtime import Conversation, ModelInfo, Sampling
 from g4agent.ports.sandbox import Box, BoxSpec, LimitName, Limits, Sandbox
-from g4agent.store.records import CallRecord, StepRecord
+from g4agent.store.records import CallRecord, StepRecord, still_open
 from g4agent.tools import PythonTarget, Tool, ToolSet
 from g4agent.verdict import Verdict
 
@@ -58,8 +58,8 @@ class BoxPlan:
     allow_degraded: frozenset[LimitName]
     workspace: Workspace | None
     services: tuple[Service, ...]
-    folder: Path
-    """The session's own folder on the host, for services."""
+    folder: Path | None
+    """The session's own folder on the host, for services; None where nothing is kept."""
 
 
 class Session:
@@ -125,9 +125,9 @@ class Session:
             if not self.interrupted:
                 raise ConversationError(f"session {self.id} has no interrupted run", hint="Give a prompt.")
         else:
-            before = self.conversation.length
+            before = self.conversation.usage
             await self.conversation.add_user(prompt)
-            used = Usage(prompt_tokens=self.conversation.length - before)
+            used = self.conversation.usage - before
             turn.spending.usage += used
             self.interrupted = True
             await self._commit("user", prompt, used)
@@ -157,7 +157,7 @@ class Session:
         decision, reason = self.policy.decide(tool), "the policy asks about this tool"
         if decision == "deny":
             return f"the policy does not allow {tool.name}"
-        if any(c.effect == "once" and _same(c, call) for c in self.unresolved):
+        if any(c.effect == "once" and c.identity == call_identity(call.name, call.arguments) for c in self.unresolved):
             decision, reason = "ask", "an earlier attempt at this very call was interrupted, its outcome is unknown"
         if decision == "allow":
             return None
@@ -186,12 +186,19 @@ class Session:
     async def _start_services(self) -> Mapping[str, Path]:
         """Sockets of the session's services, started once."""
         if self._sockets is None:
-            self._sockets = {}
+            sockets: dict[str, Path] = {}
             for service in self._box_plan.services:
-                self._box_plan.folder.mkdir(parents=True, exist_ok=True)
-                started = service(self._box_plan.folder, self.sampling.seed)
-                self._sockets |= await self._resources.enter_async_context(started)
+                started = service(self._service_folder(), self.sampling.seed)
+                sockets |= await self._resources.enter_async_context(started)
+            self._sockets = sockets
         return self._sockets
+
+    def _service_folder(self) -> Path:
+        """The session's folder; a private temporary one where nothing is kept."""
+        if self._box_plan.folder is None:
+            return Path(self._resources.enter_context(TemporaryDirectory(prefix="g4agent-session-")))
+        self._box_plan.folder.mkdir(parents=True, exist_ok=True)
+        return self._box_plan.folder
 
     def timeout(self, tool: Tool, seconds_left: float | None) -> float:
         """Seconds that a call may take."""
@@ -217,10 +224,9 @@ class Session:
         tools = [self.tools.get(call.name) for call in calls]
         records = [_record(i, c, t, executions[c.id]) for i, (c, t) in enumerate(zip(calls, tools, strict=True))]
         touched = any(t is not None and t.where == "sandbox" and t.effect != "pure" for t in tools)
-        if self._store is not None and any(
-            e.result.error and e.result.error.kind == "sandbox" for e in executions.values()
-        ):
-            self._box = None  # the next call opens a new one, with the workspace of the last committed step
+        self.unresolved = still_open(self.unresolved, records)
+        if self._store is not None and any(r.result and _broke_the_box(r.result) for r in records):
+            await self._drop_box()  # the next call opens a new one, with the workspace of the last committed step
         workspace = await self._snapshot() if self._store is not None and touched else None
         await self._commit("model", text, usage, tuple(records), verdict, workspace)
 
@@ -231,8 +237,13 @@ class Session:
         try:
             return await self._box.snapshot()
         except BoxClosedError:
-            self._box = None
+            await self._drop_box()
             return None
+
+    async def _drop_box(self) -> None:
+        if self._box is not None:
+            await self._box.close()
+            self._box = None
 
     async def end_turn(self, verdict: Verdict) -> None:
         """Records the end of a turn whose last generation did not finish. It can be taken up again."""
@@ -269,10 +280,8 @@ class Session:
         return await anyio.to_thread.run_sync(partial(function, *args))
 
 
-def _same(recorded: CallRecord, call: ToolCall) -> bool:
-    """Whether a recorded call asked for the same thing."""
-    before, now = (json.dumps(arguments, sort_keys=True) for arguments in (recorded.arguments, call.arguments))
-    return recorded.name == call.name and before == now
+def _broke_the_box(result: ToolResult) -> bool:
+    return result.error is not None and result.error.kind == "sandbox"
 
 
 def _record(index: int, call: ToolCall, tool: Tool | None, execution: Execution | None = None) -> CallRecord:

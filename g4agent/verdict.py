@@ -12,10 +12,10 @@ class Outcome(StrEnum):
     DONE = "done"
     BUDGET = "budget"
     TOO_MANY_ERRORS = "too_many_errors"
-    DENIED = "denied"
+    NO_ANSWER = "no_answer"
     CONTEXT_FULL = "context_full"
     MODEL_ERROR = "model_error"
-    TOOL_ERROR = "tool_error"
+    CUT_OFF = "cut_off"
     INFRASTRUCTURE = "infrastructure"
     INTERRUPTED = "interrupted"
 
@@ -24,10 +24,10 @@ EXIT_CODES: dict[Outcome, int] = {
     Outcome.DONE: 0,
     Outcome.BUDGET: 10,
     Outcome.TOO_MANY_ERRORS: 11,
-    Outcome.DENIED: 12,
+    Outcome.NO_ANSWER: 12,
     Outcome.CONTEXT_FULL: 13,
     Outcome.MODEL_ERROR: 14,
-    Outcome.TOOL_ERROR: 15,
+    Outcome.CUT_OFF: 15,
     Outcome.INFRASTRUCTURE: 16,
     Outcome.INTERRUPTED: 130,
 }
@@ -47,7 +47,7 @@ class Verdict:
 
     @property
     def resumable(self) -> bool:
-        """Whether the run stopped in the middle, so that it can go on where it was."""
+        """Whether the run stopped between two steps of a turn, so that it can go on where it was."""
         return self.outcome in (Outcome.INTERRUPTED, Outcome.BUDGET, Outcome.MODEL_ERROR, Outcome.INFRASTRUCTURE)
 
     @property

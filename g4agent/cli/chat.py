@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from g4agent.cli import options as o
+from g4agent.errors import ConfigError
 
 
 def chat(
@@ -44,6 +45,11 @@ def chat(
         return code
 
     with reported_errors(verbose):
+        if session is not None and (think, seed, temperature) != (None, None, None):
+            raise ConfigError(
+                "a stored session keeps its own thinking, seed and temperature",
+                hint="Leave out --think, --seed and --temperature, or start a new session.",
+            )
         chosen = o.AgentOptions(
             agent=agent,
             model=model,

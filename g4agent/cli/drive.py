@@ -20,10 +20,17 @@ from rich.text import Text
 
 from g4agent.cli.console import arguments, one_line, plain, stderr, stdout
 from g4agent.cli.render import JsonLines, Renderer, Story
-from g4agent.errors import G4AgentError
+from g4agent.errors import (
+    G4AgentError,
+    ModelLoadError,
+    RuntimeUnavailableError,
+    SandboxUnavailableError,
+    SessionNotFoundError,
+    StoreError,
+)
 from g4agent.events import Event, RunFinished, RunStarted, StepFinished, Usage
 from g4agent.messages import ToolCall
-from g4agent.verdict import Outcome, Verdict
+from g4agent.verdict import EXIT_CODES, Outcome, Verdict
 
 if TYPE_CHECKING:
     from g4agent.agent import Agent
@@ -120,7 +127,10 @@ async def _approve_on_terminal(call: ToolCall, tool: Tool, reason: str) -> bool:
 
 @contextmanager
 def reported_errors(verbose: bool) -> Iterator[None]:
-    """Turns an exception into a message on stderr and exit code 1; with `verbose`, the traceback comes first."""
+    """Turns an exception into a message on stderr and an exit code; with `verbose`, the traceback comes first.
+
+    The code is that of the verdict where the model or the machine is to blame, else 1.
+    """
     try:
         yield
     except (typer.Exit, typer.Abort):
@@ -128,13 +138,21 @@ def reported_errors(verbose: bool) -> Iterator[None]:
     except Exception as error:
         if verbose:
             traceback.print_exc()
+        while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:  # a task group's wrapping
+            error = error.exceptions[0]
         _explain(error, verbose)
-        raise typer.Exit(1) from error
+        raise typer.Exit(_exit_code(error)) from error
+
+
+def _exit_code(error: Exception) -> int:
+    if isinstance(error, SandboxUnavailableError | StoreError) and not isinstance(error, SessionNotFoundError):
+        return EXIT_CODES[Outcome.INFRASTRUCTURE]
+    if isinstance(error, ModelLoadError | RuntimeUnavailableError):
+        return EXIT_CODES[Outcome.MODEL_ERROR]
+    return 1
 
 
 def _explain(error: Exception, verbose: bool) -> None:
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:  # a task group's wrapping
-        error = error.exceptions[0]
     if isinstance(error, G4AgentError):
         lines = [f"error: {error.message}", *([f"  {error.hint}"] if error.hint else [])]
     else:

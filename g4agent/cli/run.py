@@ -27,8 +27,8 @@ def run(
 ) -> None:
     """Run a prompt in a new session.
 
-    The exit code says how the run ended: 0 done, 10 budget used up, 11 too many errors, 12 denied, 13 context full,
-    14 model error, 15 tool error, 16 infrastructure, 130 interrupted, 1 anything else.
+    The exit code says how the run ended: 0 done, 10 budget used up, 11 too many errors, 12 no answer, 13 context full,
+    14 model error, 15 answer cut off, 16 infrastructure (sandbox or store), 130 interrupted, 1 anything else.
     """
     from g4agent.cli.drive import Driver, reported_errors
 

@@ -58,10 +58,16 @@ from g4agent.ports.runtime import (
     Tokenizer,
     TranscriptDelta,
 )
-from g4agent.tools import ToolSet
+from g4agent.tools import MAX_NAME_LENGTH, ToolSet
 
-RESERVE = 256
-"""Tokens of the window that no generation may use, so that an error result and the end of the turn always fit."""
+CLOSE = 2
+"""Tokens that the end of a turn may need: `<channel|>` and `<turn|>`."""
+ERROR = 256
+"""Tokens kept free for each call of a step, so that its result, or an error in the place of it, always fits."""
+TOO_LONG = ToolError("exception", "the result is too long for what is left of the context window")
+
+
+_THINKING = (State.LABEL, State.THOUGHT)
 
 
 class Awaits(Enum):
@@ -85,8 +91,9 @@ class NativeConversation:
         self._awaits = Awaits.BEGIN
         self._turn_start = 0
         """Where the present model turn's content starts."""
-        self._step_start = 0
-        """Where the present generation started."""
+        self._undo: int | None = None
+        """Where the last generation started, until it is committed."""
+        self._usage = Usage()
         self._taken = 0
         """How much of the transcript `take_delta` has given and is still in place."""
         self._calls: list[ToolCall] = []
@@ -95,13 +102,19 @@ class NativeConversation:
     def length(self) -> int:
         return len(self.engine.tokens)
 
+    @property
+    def usage(self) -> Usage:
+        return self._usage
+
     async def begin(self, setup: ConversationSetup) -> None:
         self._expect(Awaits.BEGIN)
         self._take_setup(setup)
         declarations = [
             render.declaration(tool.name, tool.description, tool.declaration.parameters) for tool in setup.tools
         ]
-        await self._append([Control(BOS), *render.system_turn(setup.system, declarations, setup.thinking)])
+        ids = self._ids([Control(BOS), *render.system_turn(setup.system, declarations, setup.thinking)])
+        self._require_room(0, len(ids))
+        await self._force(ids)
         self._awaits = Awaits.USER
 
     async def restore(self, setup: ConversationSetup, tokens: Sequence[int]) -> None:
@@ -118,76 +131,75 @@ class NativeConversation:
             self._awaits = Awaits.USER
 
     async def add_user(self, text: str) -> None:
-        if self._awaits is Awaits.GENERATION:  # the last turn was stopped between steps: close it where it is
-            await self._close_turn()
-        self._expect(Awaits.USER)
-        turn_start = self._turn_start or self.length
-        turn = self.engine.tokens[turn_start:]
-        kept = without_thoughts(turn)
-        unchanged = next((i for i, (a, b) in enumerate(zip(turn, kept, strict=False)) if a != b), len(kept))
+        if self._awaits is not Awaits.GENERATION:  # else the last turn was stopped between steps: it is closed here
+            self._expect(Awaits.USER)
+        start = self._turn_start or self.length
+        turn = self.engine.tokens[start:]
+        closed = [*turn, *(self._closing() if self._awaits is Awaits.GENERATION else ())]
+        kept = without_thoughts(closed)
+        same = next((i for i, (a, b) in enumerate(zip(turn, kept, strict=False)) if a != b), min(len(turn), len(kept)))
         newline = render.turn_close(token_present=True) if turn else []
         opening = render.model_turn_open(thinking=True, variant="small")
-        added = [*kept[unchanged:], *self._ids([*newline, *render.user_turn(text), *opening])]
+        added = [*kept[same:], *self._ids([*newline, *render.user_turn(text), *opening])]
         cue = self._ids(render.model_turn_open(self._thinking, self._info.variant))[len(self._ids(opening)) :]
-        self._require_room(turn_start + unchanged, len(added) + len(cue) + RESERVE)
-        await self._truncate(turn_start + unchanged)
-        await self.engine.append(added)
+        self._require_room(start + same, len(added) + len(cue) + CLOSE)
+        await self._truncate(start + same)
+        await self._force(added)
         self._turn_start = self.length
         await self.engine.mark()
-        await self.engine.append(cue)
+        await self._force(cue)
         self._awaits = Awaits.GENERATION
 
-    async def add_results(self, results: Sequence[ToolResult]) -> None:
+    async def add_results(self, results: Sequence[ToolResult]) -> Sequence[ToolResult]:
         self._expect(Awaits.RESULTS)
         if [r.call_id for r in results] != [c.id for c in self._calls]:
             raise ConversationError("the results do not answer the calls of the last step one by one, in order")
-        try:
-            await self._append(self._responses(results))
-        except ContextOverflowError:
-            note = ToolError("exception", "the result is too long for what is left of the context window")
-            short = [ToolResult(r.call_id, r.name, error=note) for r in results]
-            await self._append(self._responses(short))
+        ids = self._ids(self._responses(results))
+        if self.length + len(ids) + CLOSE > self._info.context_length:
+            results = [ToolResult(r.call_id, r.name, error=TOO_LONG) for r in results]
+            ids = self._ids(self._responses(results))
+        await self._force(ids)
         self._calls = []
         self._awaits = Awaits.GENERATION
+        return results
 
     async def generate(self, step: int, limits: GenerationLimits) -> AsyncGenerator[ModelEvent, None]:
         self._expect(Awaits.GENERATION)
-        self._step_start = self.length
+        self._undo, before = self.length, self._usage
         parser = Parser(self._tokenizer, initial_state_from(self.engine.tokens[self._turn_start :]))
-        room = self._info.context_length - self.length - RESERVE
-        generated = thought = 0
         thought_closed = False
-        if room > 0:
-            in_thought = parser.state in (State.THOUGHT, State.LABEL)
+        if (room := self._room()) > 0:
             request = GenerateRequest(
                 max_tokens=min(room, limits.max_tokens),
                 sampling=limits.sampling,
                 thought_limit=limits.thought_limit,
-                in_thought=in_thought,
+                in_thought=parser.state in _THINKING,
             )
             async with aclosing(self.engine.generate(request)) as tokens:
                 async for token in tokens:
-                    generated += 1
                     thought_closed |= token.forced
                     events = parser.feed(token.id)
-                    thought += parser.state in (State.THOUGHT, State.LABEL)
+                    self._usage += Usage(generated_tokens=1, thought_tokens=int(parser.state in _THINKING))
                     for event in self._events(step, events):
                         yield event
+                    if self._calls and self._room() <= 0:  # another call could not be answered any more
+                        break
         for event in self._events(step, parser.finish()):
             yield event
-        usage = Usage(generated_tokens=generated, thought_tokens=thought)
-        reason = await self._close_generation(full=generated == room or room <= 0)
-        yield GenerationFinished(reason, usage, thought_closed)
+        reason = await self._close_generation(full=self._room() <= 0)
+        yield GenerationFinished(reason, self._usage - before, thought_closed)
 
     async def rewind(self) -> None:
-        if self._awaits in (Awaits.GENERATION, Awaits.RESULTS) and self._step_start >= self._turn_start > 0:
-            await self._truncate(max(self._step_start, self._turn_start))
+        if self._undo is not None:
+            await self._truncate(self._undo)
+            self._undo = None
             self._calls = []
             self._awaits = Awaits.GENERATION
 
     def take_delta(self) -> TranscriptDelta:
         delta = TranscriptDelta(self._taken, tuple(self.engine.tokens[self._taken :]))
         self._taken = self.length
+        self._undo = None
         return delta
 
     async def close(self) -> None:
@@ -217,10 +229,10 @@ class NativeConversation:
         read = read_call(end.call, self._tools)
         id = f"s{step}c{len(self._calls)}"
         if isinstance(read, Malformed):
-            call = ToolCall(id, read.name, {})
+            call = ToolCall(id, read.name[:MAX_NAME_LENGTH], {})
             self._calls.append(call)
             return CallMalformed(call, end.text, ToolError("malformed_call", read.message, end.text))
-        call = ToolCall(id, read.name, read.arguments)
+        call = ToolCall(id, read.name[:MAX_NAME_LENGTH], read.arguments)
         self._calls.append(call)
         return CallReady(call, read.repairs)
 
@@ -230,27 +242,32 @@ class NativeConversation:
         After calls it ends with `<|tool_response>`: small models sometimes end with `<eos>` or `<turn|>` there. After
         anything else it ends with `<turn|>`, and a thought that is still open is closed.
         """
+        assert self._undo is not None
         last = self.engine.tokens[-1]
-        stopped = self.length > self._step_start and last in (EOS, TURN_CLOSE, RESPONSE_OPEN)
+        stopped = self.length > self._undo and last in (EOS, TURN_CLOSE, RESPONSE_OPEN)
         end = RESPONSE_OPEN if self._calls else TURN_CLOSE
         if stopped and last != end:
             await self._truncate(self.length - 1)
         if self._calls:
             if not stopped or last != end:
-                await self.engine.append([end])
+                await self._force([end])
             self._awaits = Awaits.RESULTS
             return "calls"
         if not stopped or last != end:
-            await self._close_turn()
+            await self._force(self._closing())
         self._awaits = Awaits.USER
         if stopped:
             return "turn_end"
         return "context_full" if full else "max_tokens"
 
-    async def _close_turn(self) -> None:
+    def _closing(self) -> list[int]:
+        """What ends the model turn here: an open thought is closed first."""
         open_thought = initial_state_from(self.engine.tokens[self._turn_start :]) is not State.TEXT
-        await self.engine.append([CHANNEL_CLOSE, TURN_CLOSE] if open_thought else [TURN_CLOSE])
-        self._awaits = Awaits.USER
+        return [CHANNEL_CLOSE, TURN_CLOSE] if open_thought else [TURN_CLOSE]
+
+    def _room(self) -> int:
+        """Tokens that the model may still generate in this step, with room for the results of one more call."""
+        return self._info.context_length - self.length - CLOSE - ERROR * (len(self._calls) + 1)
 
     def _responses(self, results: Sequence[ToolResult]) -> list[Segment]:
         named = [(result.name, result.response()) for result in results]
@@ -265,10 +282,9 @@ class NativeConversation:
     def _ids(self, segments: Sequence[Segment]) -> list[int]:
         return encode_segments(self._tokenizer, segments)
 
-    async def _append(self, segments: Sequence[Segment]) -> None:
-        ids = self._ids(segments)
-        self._require_room(self.length, len(ids))
+    async def _force(self, ids: Sequence[int]) -> None:
         await self.engine.append(ids)
+        self._usage += Usage(prompt_tokens=len(ids))
 
     async def _truncate(self, length: int) -> None:
         if length < self.length:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 from g4agent.messages import ToolResult
 
 if TYPE_CHECKING:
-    from g4agent.events import ModelEvent
+    from g4agent.events import ModelEvent, Usage
     from g4agent.tools import Tool
 
 STOP_IDS = frozenset({1, 106, 50})
@@ -182,8 +182,9 @@ class Conversation(Protocol):
 
     async def add_user(self, text: str) -> None: ...
 
-    async def add_results(self, results: Sequence[ToolResult]) -> None:
-        """Answers every call of the last generation, in order."""
+    async def add_results(self, results: Sequence[ToolResult]) -> Sequence[ToolResult]:
+        """Answers every call of the last generation, in order. Returns the results as the model sees them: errors in
+        the place of results that do not fit in the context window."""
         ...
 
     def generate(self, step: int, limits: GenerationLimits) -> AsyncGenerator[ModelEvent, None]:
@@ -191,7 +192,7 @@ class Conversation(Protocol):
         ...
 
     async def rewind(self) -> None:
-        """Takes back an unfinished generation, so that the transcript is well formed again."""
+        """Takes back a generation that is unfinished, or finished and not yet committed."""
         ...
 
     def take_delta(self) -> TranscriptDelta:
@@ -201,6 +202,11 @@ class Conversation(Protocol):
     @property
     def length(self) -> int:
         """Tokens in the transcript."""
+        ...
+
+    @property
+    def usage(self) -> Usage:
+        """All tokens appended and generated over the conversation's life, those taken back included. No seconds."""
         ...
 
     async def close(self) -> None: ...

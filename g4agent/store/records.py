@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from g4agent.events import Usage
-from g4agent.messages import JsonValue, ToolResult
+from g4agent.messages import JsonValue, ToolResult, call_identity
 from g4agent.ports.runtime import Sampling, TranscriptDelta
 from g4agent.verdict import Verdict
 
 if TYPE_CHECKING:
     from g4agent.tools import Effect
+
+ENDED_FROM_OUTSIDE = frozenset({"cancelled", "timeout", "out_of_memory", "sandbox"})
+"""Kinds of errors after which nobody knows what the tool had done."""
 
 UNFINISHED = "unfinished"
 """Status of a session whose last run has no verdict: it goes on in some process, or died without a word."""
@@ -97,12 +100,36 @@ class CallRecord:
     output: str = ""
     """What the tool printed; the model has not seen it."""
     started: datetime | None = None
-    """When it began to run; of an intent, when it was journaled."""
+    """When it began to run, or was journaled; None where it never ran."""
     seconds: float = 0.0
     """Time that the call took."""
 
     def __post_init__(self) -> None:
         assert self.result is None or (self.result.call_id, self.result.name) == (self.call_id, self.name)
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """See `call_identity`."""
+        return call_identity(self.name, self.arguments)
+
+    @property
+    def outcome_unknown(self) -> bool:
+        """True where the call began and may or may not have done its work: no result, or one that says it was ended."""
+        if self.result is None:
+            return True
+        error = self.result.error
+        return self.started is not None and error is not None and error.kind in ENDED_FROM_OUTSIDE
+
+
+def still_open(before: Iterable[CallRecord], step: Sequence[CallRecord]) -> list[CallRecord]:
+    """Calls whose outcome is unknown after a step.
+
+    Args:
+        before: Those that were open before it. One is settled by the very same call coming to an end in this step.
+        step: All calls of the step.
+    """
+    settled = {call.identity for call in step if call.started is not None and not call.outcome_unknown}
+    return [*(c for c in before if c.identity not in settled), *(c for c in step if c.outcome_unknown)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

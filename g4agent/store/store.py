@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -35,6 +36,7 @@ from g4agent.store.records import (
     StoredCall,
     StoredSession,
     StoredStep,
+    still_open,
 )
 from g4agent.store.schema import ensure_schema
 from g4agent.store.tables import CALLS, PROGRESS, SESSIONS, STEPS, TRANSCRIPT
@@ -202,9 +204,12 @@ class Store:
         with self._reading() as db:
             return [rows.stored_call(row) for row in db.execute(query).mappings()]
 
-    def open_calls(self, session_id: str) -> list[StoredCall]:
-        """Calls that were journaled and have no result: after a crash, those that may or may not have run."""
-        return [call for call in self.calls(session_id) if call.result is None]
+    def open_calls(self, session_id: str) -> list[CallRecord]:
+        """Calls whose outcome is not known, unless the very same call was made again since and came to an end."""
+        found: list[CallRecord] = []
+        for _, step in groupby(self.calls(session_id), key=lambda call: call.step):
+            found = still_open(found, list(step))
+        return found
 
     def transcript(self, session_id: str) -> list[int]:
         """All token ids."""

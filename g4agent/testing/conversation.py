@@ -86,9 +86,10 @@ class _ScriptedConversation:
     async def add_user(self, text: str) -> None:
         self._model.prompts.append(text)
 
-    async def add_results(self, results: Sequence[ToolResult]) -> None:
+    async def add_results(self, results: Sequence[ToolResult]) -> Sequence[ToolResult]:
         self._last = results
         self._model.results += results
+        return results
 
     async def generate(self, step: int, limits: GenerationLimits) -> AsyncGenerator[ModelEvent, None]:
         model = self._model
@@ -114,6 +115,10 @@ class _ScriptedConversation:
     @property
     def length(self) -> int:
         return 0
+
+    @property
+    def usage(self) -> Usage:
+        return Usage()
 
     async def close(self) -> None:
         return None

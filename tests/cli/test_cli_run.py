@@ -108,7 +108,7 @@ def test_chat_reads_prompts_from_a_pipe(g4agent: Command) -> None:
     assert "Second answer." in done.stdout
     assert done.stdout.count(" · session ") == 2
     assert "third" not in g4agent("sessions", "show", done.stdout.split()[-1]).stdout
-    assert done.returncode == 14
+    assert done.returncode == 12
 
 
 def test_an_error_of_a_task_group_is_unwrapped(capsys: pytest.CaptureFixture[str]) -> None:

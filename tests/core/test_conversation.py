@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from g4agent.errors import ContextOverflowError, ConversationError
 from g4agent.events import CallMalformed, CallReady, GenerationFinished, ModelEvent, TextDelta, ThoughtDelta
 from g4agent.gemma4.conversation import NativeConversation, without_thoughts
-from g4agent.gemma4.tokens import CONTROL_TOKENS
+from g4agent.gemma4.tokens import CONTROL_TOKENS, TURN_CLOSE
 from g4agent.messages import ToolError, ToolResult
 from g4agent.ports.runtime import ConversationSetup, GenerationLimits, ModelInfo, Sampling
 from g4agent.testing import ScriptedEngine, ScriptedRuntime
@@ -247,3 +247,58 @@ def test_without_thoughts_keeps_a_call_that_was_made_inside_a_thought() -> None:
     turn = runtime.ids(f"<|channel>thought\nHm {CALL}<|tool_response>response:add{{value:3}}<tool_response|>3<turn|>")
     kept = runtime.ids(f"{CALL}<|tool_response>response:add{{value:3}}<tool_response|>3<turn|>")
     assert without_thoughts(turn) == kept
+
+
+@pytest.mark.parametrize("calls", [1, 4, 12])
+@pytest.mark.parametrize("thinking", [False, True])
+async def test_every_call_can_be_answered_and_the_turn_closed_at_any_window(calls: int, thinking: bool) -> None:
+    """However tight the window, the calls that were let through get a result each, and the turn can end after them."""
+    for context in range(900, 4200, 97):
+        info = replace(SCRIPTED, context_length=context)
+        conversation, engine, _ = await started([CALL * calls + "<|tool_response>"], info=info, thinking=thinking)
+        await conversation.add_user("Go")
+        ready = [e.call for e in await step(conversation) if isinstance(e, CallReady | CallMalformed)]
+        assert ready or context < 1200
+        if ready:
+            seen = await conversation.add_results([ToolResult(c.id, c.name, "y" * (context // 2)) for c in ready])
+            assert [r.call_id for r in seen] == [c.id for c in ready]
+        await conversation.rewind()
+        assert len(engine.tokens) <= context
+
+
+async def test_a_result_that_fits_to_the_last_token_leaves_room_to_close() -> None:
+    """A result may fill the window, but not the end of the turn."""
+    for length in range(560, 620):
+        conversation, engine, runtime = await started([CALL], info=replace(SCRIPTED, context_length=1200))
+        await conversation.add_user("Go")
+        await step(conversation)
+        await conversation.add_results([ToolResult("s0c0", "add", "y" * length)])
+        conversation.take_delta()
+        runtime.script = [*runtime.script, "Done.<turn|>"]
+        events = await step(conversation, 1)
+        assert isinstance(events[-1], GenerationFinished) and engine.tokens[-1] == TURN_CLOSE
+
+
+async def test_a_finished_generation_is_taken_back_until_it_is_committed() -> None:
+    """A run that is left at the very last event of a step must not keep an answer that no store knows."""
+    conversation, engine, _ = await started(["Hello.<turn|>", "Hello again.<turn|>"])
+    await conversation.add_user("Hi")
+    before = list(engine.tokens)
+    await step(conversation)
+    await conversation.rewind()
+    assert list(engine.tokens) == before
+    await step(conversation)
+    conversation.take_delta()
+    await conversation.rewind()
+    assert len(engine.tokens) > len(before)
+
+
+async def test_usage_never_shrinks() -> None:
+    """Dropping thoughts must not give tokens back to a budget."""
+    script = ["<|channel>thought\n" + "long " * 60 + "<channel|>Hi.<turn|>", "<|channel>thought\n<channel|>Bye.<turn|>"]
+    conversation, _, _ = await started(script, thinking=True)
+    await conversation.add_user("Hi")
+    await step(conversation)
+    before = conversation.usage
+    await conversation.add_user("Bye")
+    assert (conversation.usage - before).prompt_tokens > 0

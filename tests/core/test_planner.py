@@ -221,7 +221,7 @@ async def test_leaving_the_event_loop_early_stops_before_the_call_runs() -> None
 async def test_an_empty_turn_is_not_a_success() -> None:
     """A model that says nothing and does nothing must not look like a finished run."""
     runner, _ = agent([say("")])
-    assert (await runner.run("Go")).verdict.outcome is Outcome.MODEL_ERROR
+    assert (await runner.run("Go")).verdict.outcome is Outcome.NO_ANSWER
 
 
 async def test_a_session_takes_several_turns() -> None:
