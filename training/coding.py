@@ -11,7 +11,7 @@ from coding_assistant.agent import POLICY
 from g4agent_coding import tools
 from training.dialogue import Dialogue, declare
 from training.generic import NOUNS
-from training.words import WORDS, Split, part, syllables
+from training.words import WORDS, Split, invented, part
 
 ASK = (
     "The tests fail. Please fix {path}.",
@@ -116,23 +116,23 @@ def typo(rng: random.Random, name: str) -> str:
 
 def named(rng: random.Random, split: Split) -> tuple[str, str, str, tuple[str, ...], tuple[Any, ...]]:
     """A function of invented names whose bug is a misspelt variable, which the parameters show."""
-    first, second = rng.sample(sorted({*part(WORDS, split), *NOUNS, syllables(rng), syllables(rng)}), 2)
+    first, second = rng.sample(sorted({*part(WORDS, split), *NOUNS, *(invented(rng, split) for _ in range(60))}), 2)
     operator = rng.choice("+-*")
     wrong = rng.choice([f"{typo(rng, first)} {operator} {second}", f"{first} {operator} {typo(rng, second)}"])
-    name = f"{rng.choice(part(WORDS, split))}_{rng.choice(part(WORDS, split))}"
+    name = f"{rng.choice(part(WORDS, split))}_{invented(rng, split)}"
     return name, f"{first}, {second}", f"{first} {operator} {second}", (wrong,), (rng.randint(2, 9), rng.randint(2, 9))
 
 
 def project(rng: random.Random, split: Split) -> Project:
     """A module of one to three functions, one of them wrong, with its tests."""
     while True:
-        chosen = named(rng, split) if rng.random() < 0.25 else rng.choice(FUNCTIONS)
+        chosen = named(rng, split) if rng.random() < 0.35 else rng.choice(FUNCTIONS)
         name, parameters, right, wrongs, arguments = chosen
         wrong = rng.choice(wrongs)
         if len(arguments) == 2 and all(isinstance(argument, int) for argument in arguments):
             arguments = (arguments[0] + rng.randint(0, 9), arguments[1])
         elif isinstance(arguments[0], str) and arguments[0].strip() == "hello":
-            arguments = (rng.choice(part(WORDS, split)),)
+            arguments = (rng.choice([invented(rng, split), rng.choice(part(WORDS, split))]),)
         expected = eval(f"(lambda {parameters}: {right})")(*arguments)
         said = failure(parameters, wrong, arguments, expected)
         if said is not None:
@@ -144,7 +144,7 @@ def project(rng: random.Random, split: Split) -> Project:
     while source.count(f"return {wrong}") != 1:
         functions = [(name, parameters, wrong)]
         source = f"def {name}({parameters}):\n    return {wrong}\n"
-    module = rng.choice([*part(WORDS, split), *part(NOUNS, split), syllables(rng)])
+    module = invented(rng, split) if rng.random() < 0.5 else rng.choice([*part(WORDS, split), *part(NOUNS, split)])
     folder = rng.choice(["", "", "", "src/", "app/", "lib/"])
     cases = [(name, arguments, expected)]
     cases += [

@@ -37,11 +37,11 @@ def draw(rng: random.Random, split: Split, progress: float) -> Dialogue:
         if kind < 0.7:
             return generic.dialogue(rng, split)
         kind = rng.random()
-    if kind < 0.06:
+    if kind < 0.10:
         return generic.copying(rng, split)
-    if kind < 0.34:
+    if kind < 0.42:
         return generic.dialogue(rng, split)
-    if kind < 0.80:
+    if kind < 0.76:
         return retail.dialogue(rng, split, turns=rng.choice([1, 2, 2, 3]))
     return coding.dialogue(rng, split, turns=rng.choice([1, 2, 3]))
 

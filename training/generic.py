@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from training.dialogue import Dialogue, declaration
-from training.words import CITIES, WORDS, Split, code, is_heldout, part, person, syllables
+from training.words import CITIES, WORDS, Split, code, invented, is_heldout, part, person
 
 VERBS = """
     get set find create delete update send book check convert start stop list add remove schedule calculate
@@ -55,17 +55,21 @@ class Invented:
 
 
 def _word(rng: random.Random, split: Split) -> str:
-    match rng.randrange(10):
-        case 0 | 1 | 2:
+    match rng.randrange(12):
+        case 0 | 1:
             return rng.choice(part(WORDS, split))
-        case 3 | 4:
-            return f"{rng.choice(part(WORDS, split))} {rng.choice(part(WORDS, split))}"
-        case 5:
+        case 2 | 3:
+            return (
+                f"{rng.choice(part(WORDS, split))} {rng.choice([rng.choice(part(WORDS, split)), invented(rng, split)])}"
+            )
+        case 4:
             return rng.choice(part(CITIES, split))
-        case 6:
+        case 5 | 6:
             return person(rng, split)
-        case 7 | 8:
-            return syllables(rng)
+        case 7 | 8 | 9:
+            return invented(rng, split)
+        case 10:
+            return f"{invented(rng, split)} {invented(rng, split)}"
         case _:
             return code(rng)
 
@@ -82,7 +86,10 @@ def _schema(rng: random.Random, split: Split) -> dict[str, Any]:
         elif key in LIST_KEYS:
             kind = {"type": "array", "items": {"type": "string"}}
         elif rng.random() < 0.25:
-            kind = {"type": "string", "enum": rng.sample(part(WORDS, split), rng.randint(2, 3))}
+            kind = {
+                "type": "string",
+                "enum": [*rng.sample(part(WORDS, split), rng.randint(1, 2)), invented(rng, split)],
+            }
         else:
             kind = {"type": "string"}
         properties[key] = {**about, **kind}

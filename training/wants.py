@@ -10,7 +10,7 @@ from retail_checkout.payments import DECLINED_PREFIX
 from retail_checkout.seed import Size, Words
 from retail_checkout.shop import Shop
 
-from training.words import CITIES, COLOURS, COUPONS, FIRST, LAST, PRODUCTS, STREETS, Split, part, syllables
+from training.words import CITIES, COLOURS, COUPONS, FIRST, LAST, PRODUCTS, STREETS, Split, invented, part, syllables
 
 KINDS = (
     *(
@@ -61,13 +61,13 @@ class Want:
 
 
 def words(rng: random.Random, split: Split) -> Words:
-    """People and products of a shop; a third of the names is invented."""
+    """People and products of a shop; half of them are invented."""
 
     def mixed(known: tuple[str, ...], count: int, invent: bool = True) -> tuple[str, ...]:
         fitting = part(known, split)
         chosen = rng.sample(fitting, min(count, len(fitting)))
         if invent:
-            chosen += [syllables(rng).capitalize() for _ in range(max(count // 3, 8 - len(chosen)))]
+            chosen += [invented(rng, split).capitalize() for _ in range(count)]
         return tuple(dict.fromkeys(chosen))
 
     coupons = [*part(COUPONS, "train"), *(syllables(rng, 2, 2).upper()[:6] for _ in range(8))]
@@ -78,10 +78,9 @@ def words(rng: random.Random, split: Split) -> Words:
         streets=tuple(streets),
         towns=mixed(CITIES, 8),
         colours=tuple(rng.sample(COLOURS, 7)),
-        products=mixed(PRODUCTS, 16, False)
-        if split == "train"
-        else mixed(PRODUCTS, 16, False)
-        + tuple(f"{syllables(rng)} {noun}" for noun in ("lamp", "mug", "jacket", "box", "chair", "clock")),
+        products=mixed(PRODUCTS, 12, False)
+        + tuple(f"{invented(rng, split)} {noun}" for noun in ("lamp", "mug", "jacket", "box", "chair", "clock"))
+        + tuple(f"{invented(rng, split)} {invented(rng, split)}" for _ in range(3)),
         coupons=tuple(rng.sample(coupons, 6)),
     )
 
