@@ -76,19 +76,22 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--start", type=Path, help="folder of weights to begin with, instead of random ones")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     data = subprocess.Popen([sys.executable, "-m", "training.data", "--folder", str(arguments.out)])
     try:
-        train(arguments.out, arguments.minutes * 60, arguments.seed)
+        train(arguments.out, arguments.minutes * 60, arguments.seed, arguments.start)
     finally:
         data.terminate()
 
 
-def train(folder: Path, seconds: float, seed: int) -> None:
+def train(folder: Path, seconds: float, seed: int, start: Path | None) -> None:
     """The loop; `seconds` counts time spent in steps, over all resumptions."""
     shape = Shape()
     model = build(shape, seed)
+    if start is not None:
+        model.load_state_dict(Gemma4ForCausalLM.from_pretrained(start, dtype=torch.float32).state_dict())
     model.set_attn_implementation(BLOCK_ATTENTION)
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     chosen = set(map(id, matrices))
