@@ -103,7 +103,7 @@ def failure(parameters: str, expression: str, arguments: tuple[Any, ...], expect
         got = eval(f"(lambda {parameters}: {expression})")(*arguments)
     except Exception as error:  # a wrong expression may fail in any way
         return f"{type(error).__name__}: {error}"
-    return None if got == expected and type(got) is type(expected) else f"AssertionError: {got!r} != {expected!r}"
+    return None if got == expected else f"AssertionError: {got!r} != {expected!r}"
 
 
 def typo(rng: random.Random, name: str) -> str:
