@@ -37,11 +37,11 @@ def draw(rng: random.Random, split: Split, progress: float) -> Dialogue:
         if kind < 0.7:
             return generic.dialogue(rng, split)
         kind = rng.random()
-    if kind < 0.10:
+    if kind < 0.08:
         return generic.copying(rng, split)
-    if kind < 0.42:
+    if kind < 0.48:
         return generic.dialogue(rng, split)
-    if kind < 0.76:
+    if kind < 0.82:
         return retail.dialogue(rng, split, turns=rng.choice([1, 2, 2, 3]))
     return coding.dialogue(rng, split, turns=rng.choice([1, 2, 3]))
 

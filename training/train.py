@@ -79,7 +79,9 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="folder of weights to begin with, instead of random ones")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    data = subprocess.Popen([sys.executable, "-m", "training.data", "--folder", str(arguments.out)])
+    data = subprocess.Popen(
+        [sys.executable, "-m", "training.data", "--folder", str(arguments.out), "--seed", str(arguments.seed)]
+    )
     try:
         train(arguments.out, arguments.minutes * 60, arguments.seed, arguments.start)
     finally:

@@ -36,6 +36,8 @@ KINDS = (
         "cancel",
         "cancel",
         "return_one",
+        "return_one",
+        "return_one",
         "return_all",
         "talk",
     ),
