@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from g4agent.budget import Budget
     from g4agent.errors import G4AgentError
     from g4agent.policy import Policy, Rule
-    from g4agent.ports.runtime import Sampling
+    from g4agent.ports.runtime import CallRules, Sampling
     from g4agent.ports.sandbox import Limits
     from g4agent.session import RunResult, Session
     from g4agent.tools import Tool, command_tool, tool
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Agent": "g4agent.agent",
     "Budget": "g4agent.budget",
+    "CallRules": "g4agent.ports.runtime",
     "G4AgentError": "g4agent.errors",
     "Limits": "g4agent.ports.sandbox",
     "Outcome": "g4agent.verdict",
@@ -41,6 +42,7 @@ _HOMES = {
 __all__ = [
     "Agent",
     "Budget",
+    "CallRules",
     "G4AgentError",
     "Limits",
     "Outcome",

@@ -13,12 +13,21 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import anyio
 import anyio.to_thread
+from pydantic import TypeAdapter
 
 from g4agent.budget import Budget
 from g4agent.errors import ConfigError
 from g4agent.events import Event
 from g4agent.policy import Approve, Policy
-from g4agent.ports.runtime import ChatRuntime, Conversation, ConversationSetup, Sampling, TokenRuntime
+from g4agent.ports.runtime import (
+    CallRules,
+    ChatRuntime,
+    Conversation,
+    ConversationSetup,
+    GrammarRuntime,
+    Sampling,
+    TokenRuntime,
+)
 from g4agent.ports.sandbox import LimitName, Limits, Sandbox
 from g4agent.session import BoxPlan, RunResult, Service, Session, Workspace
 from g4agent.store.ids import session_id as new_id
@@ -52,6 +61,11 @@ class Agent:
     budget: Budget = field(default_factory=Budget)
     sampling: Sampling = field(default_factory=Sampling)
     thinking: bool = False
+    calls: CallRules = field(default_factory=CallRules)
+    """Which calls may be made, and whether they are masked by their schemas while the model writes them."""
+    output: type[Any] | None = None
+    """What a run's answer is: a pydantic model, or any type that pydantic makes JSON of. None: text. The model is told
+    its schema, an engine that can mask is held to it, and `RunResult.output` has the validated value."""
     store: str | Path | Store | bool | None = None
     """None: the default store (`$G4AGENT_HOME`, else the user's data folder). Else a path or URL, or an open store.
     False: keep nothing, for tests and benchmarks."""
@@ -63,6 +77,7 @@ class Agent:
 
     def __post_init__(self) -> None:
         self._toolset = ToolSet(self.tools)
+        self._output: TypeAdapter[Any] | None = None if self.output is None else TypeAdapter(self.output)
         self._runtime: TokenRuntime | ChatRuntime | None = None
         self._loaded_here = False
         self._open_store: Store | None = None
@@ -138,7 +153,8 @@ class Agent:
         self, session_id: str | None, runtime: TokenRuntime | ChatRuntime, conversation: Conversation
     ) -> Session:
         store = await self.open_store()
-        setup = ConversationSetup(self.system, tuple(self._toolset.values()), self.thinking)
+        schema = None if self._output is None else self._output.json_schema()
+        setup = ConversationSetup(self._system(), tuple(self._toolset.values()), self.thinking, self.calls, schema)
         if session_id is None:
             await conversation.begin(setup)
             new = self._new_session(runtime)
@@ -170,11 +186,18 @@ class Agent:
             model=info.name,
             fingerprint=info.fingerprint,
             variant=info.variant,
-            system=self.system,
+            system=self._system(),
             thinking=self.thinking,
             sampling=self.sampling,
             tools_hash=hashlib.sha256(declared.encode()).hexdigest(),
         )
+
+    def _system(self) -> str:
+        """The system text, with the shape of the answer where there is one."""
+        if self._output is None:
+            return self.system
+        shape = json.dumps(self._output.json_schema())
+        return f"{self.system}\n\nGive your final answer as JSON of this schema, and nothing else: {shape}".strip()
 
     def _require_same_model(self, stored: StoredSession, runtime: TokenRuntime | ChatRuntime) -> None:
         if stored.fingerprint != runtime.info.fingerprint:
@@ -209,6 +232,7 @@ class Agent:
             budget=self.budget,
             sampling=sampling,
             thinking=thinking,
+            output=self._output,
         )
 
     def _box_plan(self, session_id: str, store: Store | None) -> BoxPlan:
@@ -276,7 +300,8 @@ async def _open_conversation(runtime: TokenRuntime | ChatRuntime) -> Conversatio
         return await runtime.open_conversation()
     from g4agent.gemma4.conversation import NativeConversation
 
-    return NativeConversation(runtime.info, runtime.tokenizer, await runtime.open_engine())
+    accepts = runtime.accepts_grammar if isinstance(runtime, GrammarRuntime) else None
+    return NativeConversation(runtime.info, runtime.tokenizer, await runtime.open_engine(), accepts)
 
 
 def _folder_workspace(folder: Path) -> Workspace:

@@ -69,12 +69,25 @@ class CallDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class CallSignals:
+    """How sure the model was of a call, from 0 to 1. What the mask left no choice in counts as certain."""
+
+    tool: float
+    """Probability of the tool's name, among those that the mask allowed."""
+    arguments: float
+    """Probability of all arguments, given the tool."""
+    mask_pressure: float
+    """Probability that the model, left alone, would have broken the grammar somewhere in this call."""
+
+
+@dataclass(frozen=True, slots=True)
 class CallReady:
     """A call is complete and parsed. `repairs` names what had to be mended; empty where the call was strictly valid."""
 
     type: ClassVar[str] = "call_ready"
     call: ToolCall
     repairs: tuple[str, ...] = ()
+    signals: CallSignals | None = None
 
 
 @dataclass(frozen=True, slots=True)

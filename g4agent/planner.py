@@ -11,8 +11,10 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import anyio
+from pydantic import TypeAdapter, ValidationError
 
 from g4agent.budget import Spending
 from g4agent.events import (
@@ -193,11 +195,11 @@ async def checkpoint(session: Session, turn: Turn, step: Step) -> None:
         results = list(seen)
     turn.results += results
     turn.spending.add_step(step.usage, results)
-    turn.verdict, turn.answer = judge(turn, step)
+    turn.verdict, turn.answer = judge(turn, step, session.output)
     await session.commit_step(step.calls, step.executions, step.usage, step.text, turn.verdict)
 
 
-def judge(turn: Turn, step: Step) -> tuple[Verdict | None, str]:
+def judge(turn: Turn, step: Step, output: TypeAdapter[Any] | None) -> tuple[Verdict | None, str]:
     """The verdict and answer after a step; no verdict where the loop goes on."""
     assert step.finished is not None
     if step.failure is not None:
@@ -215,4 +217,14 @@ def judge(turn: Turn, step: Step) -> tuple[Verdict | None, str]:
         case _ if not answer:
             return Verdict(Outcome.NO_ANSWER, "the model ended its turn without a call or an answer"), answer
         case _:
-            return Verdict(Outcome.DONE), answer
+            return _fitting(answer, output), answer
+
+
+def _fitting(answer: str, output: TypeAdapter[Any] | None) -> Verdict:
+    """Done, where the answer is what the agent's user wants it to be."""
+    if output is not None:
+        try:
+            output.validate_json(answer)
+        except ValidationError as problem:
+            return Verdict(Outcome.NO_ANSWER, f"the answer has not the wanted shape: {problem.errors()[0]['msg']}")
+    return Verdict(Outcome.DONE)

@@ -23,9 +23,11 @@ from g4agent.ports.runtime import Conversation, ModelInfo, Sampling
 from g4agent.ports.sandbox import Box, BoxSpec, LimitName, Limits, Sandbox
 from g4agent.store.records import CallRecord, StepRecord, still_open
 from g4agent.tools import PythonTarget, Tool, ToolSet
-from g4agent.verdict import Verdict
+from g4agent.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
     from g4agent.store import Store
 
 Service: TypeAlias = Callable[[Path, int], AbstractAsyncContextManager[Mapping[str, Path]]]
@@ -47,6 +49,8 @@ class RunResult:
     steps: int
     results: tuple[ToolResult, ...] = ()
     """One per call, in order."""
+    output: Any = None
+    """The answer as the agent's `output` type, where it has one and the run is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,10 @@ class Session:
         budget: Budget,
         sampling: Sampling,
         thinking: bool,
+        output: TypeAdapter[Any] | None = None,
     ) -> None:
+        self.output = output
+        """What an answer is; None: text."""
         self.id = id
         self.model = model
         self.conversation = conversation
@@ -109,7 +116,9 @@ class Session:
             async for event in events:
                 last = event
         assert isinstance(last, RunFinished)
-        return RunResult(self.id, last.verdict, last.answer, last.usage, last.steps, tuple(results))
+        done = self.output is not None and last.verdict.outcome is Outcome.DONE
+        value = self.output.validate_json(last.answer) if self.output is not None and done else None
+        return RunResult(self.id, last.verdict, last.answer, last.usage, last.steps, tuple(results), value)
 
     async def stream(self, prompt: str | None) -> AsyncGenerator[Event, None]:
         """Like `run`, yielding everything that happens. Leaving the loop early stops the run at a well-formed place."""

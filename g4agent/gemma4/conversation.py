@@ -7,12 +7,12 @@ leave when the next user turn comes, as the chat template has it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from enum import Enum, auto
 from typing import Literal
 
-from g4agent.errors import ContextOverflowError, ConversationError
+from g4agent.errors import ConfigError, ContextOverflowError, ConversationError
 from g4agent.events import (
     CallDelta,
     CallMalformed,
@@ -24,6 +24,7 @@ from g4agent.events import (
     Usage,
 )
 from g4agent.gemma4 import render
+from g4agent.gemma4.grammar import answer_grammar, call_grammar
 from g4agent.gemma4.parse import (
     AnswerText,
     CallEnd,
@@ -35,8 +36,10 @@ from g4agent.gemma4.parse import (
     initial_state_from,
 )
 from g4agent.gemma4.repair import Malformed, read_call
+from g4agent.gemma4.signals import CallMeter
 from g4agent.gemma4.tokens import (
     BOS,
+    CALL_CLOSE,
     CALL_OPEN,
     CHANNEL_CLOSE,
     CHANNEL_OPEN,
@@ -50,15 +53,17 @@ from g4agent.gemma4.tokens import (
 )
 from g4agent.messages import ToolCall, ToolError, ToolResult
 from g4agent.ports.runtime import (
+    CallRules,
     ConversationSetup,
     GenerateRequest,
     GenerationLimits,
     ModelInfo,
+    OutputMask,
     TokenEngine,
     Tokenizer,
     TranscriptDelta,
 )
-from g4agent.tools import MAX_NAME_LENGTH, ToolSet
+from g4agent.tools import MAX_NAME_LENGTH, Tool, ToolSet
 
 CLOSE = 2
 """Tokens that the end of a turn may need: `<channel|>` and `<turn|>`."""
@@ -82,10 +87,23 @@ class Awaits(Enum):
 class NativeConversation:
     """The `Conversation` of every token runtime."""
 
-    def __init__(self, info: ModelInfo, tokenizer: Tokenizer, engine: TokenEngine) -> None:
+    def __init__(
+        self,
+        info: ModelInfo,
+        tokenizer: Tokenizer,
+        engine: TokenEngine,
+        accepts_grammar: Callable[[str], bool] | None = None,
+    ) -> None:
         self._info = info
         self._tokenizer = tokenizer
         self.engine = engine
+        self._accepts_grammar = accepts_grammar
+        """Whether a grammar compiles in the engine; None where it cannot mask."""
+        self._rules = CallRules()
+        self._grammar: str | None = None
+        self._answer: str | None = None
+        self.unmasked: Mapping[str, tuple[str, ...]] = {}
+        """By tool, the rules of its schema that no mask enforces, only the validator."""
         self._tools = ToolSet()
         self._thinking = False
         self._awaits = Awaits.BEGIN
@@ -167,6 +185,7 @@ class NativeConversation:
         self._expect(Awaits.GENERATION)
         self._undo, before = self.length, self._usage
         parser = Parser(self._tokenizer, initial_state_from(self.engine.tokens[self._turn_start :]))
+        meter = CallMeter(self._tokenizer)
         thought_closed = False
         if (room := self._room()) > 0:
             request = GenerateRequest(
@@ -174,17 +193,19 @@ class NativeConversation:
                 sampling=limits.sampling,
                 thought_limit=limits.thought_limit,
                 in_thought=parser.state in _THINKING,
+                mask=self._mask(),
             )
             async with aclosing(self.engine.generate(request)) as tokens:
                 async for token in tokens:
-                    thought_closed |= token.forced
+                    thought_closed |= token.forced and token.id == CHANNEL_CLOSE
                     events = parser.feed(token.id)
+                    meter.see(token)
                     self._usage += Usage(generated_tokens=1, thought_tokens=int(parser.state in _THINKING))
-                    for event in self._events(step, events):
+                    for event in self._events(step, events, meter):
                         yield event
                     if self._calls and self._room() <= 0:  # another call could not be answered any more
                         break
-        for event in self._events(step, parser.finish()):
+        for event in self._events(step, parser.finish(), meter):
             yield event
         reason = await self._close_generation(full=self._room() <= 0)
         yield GenerationFinished(reason, self._usage - before, thought_closed)
@@ -207,7 +228,29 @@ class NativeConversation:
 
     # Generation -------------------------------------------------------------------------------------------------------
 
-    def _events(self, step: int, parsed: Sequence[ParseEvent]) -> list[ModelEvent]:
+    def _mask(self) -> OutputMask | None:
+        """What the next generation may write; None where nothing needs an engine's mask."""
+        if self._accepts_grammar is None or not (self._tools or self._answer):
+            return None
+        turn = self.engine.tokens[self._turn_start :]
+        choice = self._rules.choice
+        calls: Literal["allowed", "required", "forbidden"] = "allowed"
+        if choice == "none" or not self._tools:
+            calls = "forbidden"
+        elif choice != "auto" and CALL_CLOSE not in turn:
+            calls = "required"
+        named = calls == "required" and choice != "required"
+        grammar = self._grammar_of([self._tools[choice]]) if named else self._grammar
+        return OutputMask(grammar, calls, self._answer, may_think=self._thinking)
+
+    def _grammar_of(self, tools: Sequence[Tool]) -> str | None:
+        if not self._rules.masked or self._accepts_grammar is None or not tools:
+            return None
+        grammar = call_grammar(tools, parallel=self._rules.parallel, accepts=self._accepts_grammar)
+        self.unmasked = {**self.unmasked, **grammar.unmasked}
+        return grammar.text
+
+    def _events(self, step: int, parsed: Sequence[ParseEvent], meter: CallMeter) -> list[ModelEvent]:
         events: list[ModelEvent] = []
         for event in parsed:
             match event:
@@ -218,14 +261,14 @@ class NativeConversation:
                 case CallText(text):
                     events.append(CallDelta(len(self._calls), text))
                 case CallEnd():
-                    events.append(self._call(step, event))
+                    events.append(self._call(step, event, meter))
                 case (
                     _
                 ):  # structure, or what the model wrote after the end of its turn: kept in the ids, shown to nobody
                     pass
         return events
 
-    def _call(self, step: int, end: CallEnd) -> CallReady | CallMalformed:
+    def _call(self, step: int, end: CallEnd, meter: CallMeter) -> CallReady | CallMalformed:
         read = read_call(end.call, self._tools)
         id = f"s{step}c{len(self._calls)}"
         if isinstance(read, Malformed):
@@ -234,7 +277,7 @@ class NativeConversation:
             return CallMalformed(call, end.text, ToolError("malformed_call", read.message, end.text))
         call = ToolCall(id, read.name[:MAX_NAME_LENGTH], read.arguments)
         self._calls.append(call)
-        return CallReady(call, read.repairs)
+        return CallReady(call, read.repairs, meter.take())
 
     async def _close_generation(self, full: bool) -> Literal["turn_end", "calls", "max_tokens", "context_full"]:
         """Leaves the transcript at a well-formed place, whatever the model stopped with.
@@ -278,6 +321,14 @@ class NativeConversation:
     def _take_setup(self, setup: ConversationSetup) -> None:
         self._tools = ToolSet(setup.tools)
         self._thinking = setup.thinking
+        self._rules = setup.calls
+        if (choice := setup.calls.choice) not in ("auto", "required", "none", *self._tools):
+            raise ConfigError(f"there is no tool called {choice!r} to choose", hint="Name one of the agent's tools.")
+        if choice != "auto" and self._accepts_grammar is None:
+            raise ConfigError(f"this model's engine cannot promise the tool choice {choice!r}", hint="Use auto.")
+        self._grammar = self._grammar_of(setup.tools)
+        if setup.answer_schema is not None and setup.calls.masked and self._accepts_grammar is not None:
+            self._answer = answer_grammar(setup.answer_schema)
 
     def _ids(self, segments: Sequence[Segment]) -> list[int]:
         return encode_segments(self._tokenizer, segments)

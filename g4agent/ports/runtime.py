@@ -6,11 +6,11 @@ A *chat runtime* only speaks chat messages and brings its own `Conversation`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
-from g4agent.messages import ToolResult
+from g4agent.messages import JsonValue, ToolResult
 
 if TYPE_CHECKING:
     from g4agent.events import ModelEvent, Usage
@@ -51,6 +51,20 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class OutputMask:
+    """What a generation may write. Grammars are llguidance's Lark with control tokens by id; thoughts are free."""
+
+    grammar: str | None = None
+    """What may follow `<|tool_call>`, up to `<tool_call|>`. None: anything."""
+    calls: Literal["allowed", "required", "forbidden"] = "allowed"
+    """`required`: the generation writes a call before anything but a thought."""
+    answer: str | None = None
+    """What an answer may be, up to `<turn|>`. None: anything."""
+    may_think: bool = False
+    """Whether a thought may be opened where a call or a typed answer is due."""
+
+
+@dataclass(frozen=True, slots=True)
 class GenerateRequest:
     """One call of `TokenEngine.generate`."""
 
@@ -61,6 +75,8 @@ class GenerateRequest:
     """Tokens allowed inside thought channels during this request; at the cap `<channel|>` is forced. None: no limit."""
     in_thought: bool = False
     """True where the prompt ends inside an open thought channel."""
+    mask: OutputMask | None = None
+    """Only for engines of a `GrammarRuntime`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +85,12 @@ class SampledToken:
 
     id: int
     forced: bool = False
-    """True where the engine wrote the token (a closed thought channel), not the model."""
+    """True where the engine wrote the token (a closed thought channel, the only one that a mask allowed)."""
     logprob: float | None = None
-    """Natural logarithm of the token's probability before temperature and truncation; None where it was forced."""
+    """Natural logarithm of the token's probability among those that the mask allowed, before temperature and
+    truncation; None where it was forced."""
+    allowed_mass: float = 1.0
+    """Probability that the model itself gave to what the mask allowed."""
 
 
 @runtime_checkable
@@ -140,13 +159,38 @@ class TokenRuntime(Protocol):
     async def close(self) -> None: ...
 
 
+@runtime_checkable
+class GrammarRuntime(TokenRuntime, Protocol):
+    """A token runtime whose engines obey `GenerateRequest.mask`."""
+
+    def accepts_grammar(self, text: str) -> bool:
+        """Whether a grammar compiles here."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CallRules:
+    """Which calls a model may make."""
+
+    choice: str = "auto"
+    """`auto`; `required`: each user turn begins with a call; `none`; or the name of the tool that must be called
+    first."""
+    parallel: bool = True
+    """Whether one step may make several calls."""
+    masked: bool = True
+    """Whether calls are masked by their schemas where the engine can. Off, they are only validated."""
+
+
 @dataclass(frozen=True, slots=True)
 class ConversationSetup:
-    """What stands in the system turn of a conversation."""
+    """What stands in the system turn of a conversation, and which calls it allows."""
 
     system: str
     tools: tuple[Tool, ...]
     thinking: bool
+    calls: CallRules = CallRules()
+    answer_schema: Mapping[str, JsonValue] | None = None
+    """JSON Schema of the answer that ends a turn; None: any text."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from g4agent.gemma4.tokens import CHANNEL_CLOSE
 from g4agent.ports.runtime import GenerateRequest, SampledToken, Sampling
 from g4agent_torch.decoder import Decoder
 from g4agent_torch.kv import KVStore
+from g4agent_torch.masking import GrammarCompiler, Guide
 from g4agent_torch.sampling import choose
 from g4agent_torch.thoughts import ThoughtMeter
 
@@ -52,9 +53,16 @@ class TorchEngine:
     """
 
     def __init__(
-        self, decoder: Decoder, store: KVStore, turns: Turns, *, context_length: int, prefill_chunk: int
+        self,
+        decoder: Decoder,
+        store: KVStore,
+        grammars: GrammarCompiler,
+        turns: Turns,
+        *,
+        context_length: int,
+        prefill_chunk: int,
     ) -> None:
-        self._decoder, self._store, self._turns = decoder, store, turns
+        self._decoder, self._store, self._grammars, self._turns = decoder, store, grammars, turns
         self._context_length, self._prefill_chunk = context_length, prefill_chunk
         self._tokens: list[int] = []
         self._kv = store.new()
@@ -85,14 +93,19 @@ class TorchEngine:
         if not self._tokens:
             raise ConversationError("There is nothing to generate from.", hint="Append a prompt first.")
         thought = ThoughtMeter(request.thought_limit, request.in_thought)
+        guide = Guide(request.mask, self._grammars, thought) if request.mask else None
         for _ in range(min(request.max_tokens, self._context_length - len(self._tokens))):
             if thought.must_close:
                 token = SampledToken(CHANNEL_CLOSE, forced=True)
+            elif guide is not None and (only := guide.forced()) is not None:
+                token = SampledToken(only, forced=True)  # not computed now: it joins the next forward pass
             else:
-                token = await self._sample(request.sampling)
+                token = await self._sample(request.sampling, guide)
             # No await from here to the yield: a token is part of the sequence exactly if it was given out.
             self._tokens.append(token.id)
             thought.see(token.id)
+            if guide is not None:
+                guide.see(token.id)
             yield token
             if token.id in request.stop_ids:
                 return
@@ -118,13 +131,13 @@ class TorchEngine:
         self._tokens.clear()
         self._marks_due.clear()
 
-    async def _sample(self, sampling: Sampling) -> SampledToken:
+    async def _sample(self, sampling: Sampling, guide: Guide | None) -> SampledToken:
         while True:
-            token = await self._turns.run(lambda: self._advance(sampling))
+            token = await self._turns.run(lambda: self._advance(sampling, guide))
             if token is not None:
                 return token
 
-    def _advance(self, sampling: Sampling) -> SampledToken | None:
+    def _advance(self, sampling: Sampling, guide: Guide | None) -> SampledToken | None:
         """One chunk of work in a thread: returns the next token, or None while the cache is still behind."""
         with torch.inference_mode():
             end = len(self._tokens)
@@ -135,8 +148,8 @@ class TorchEngine:
                 self._forward(self._tokens[start:stop], want_logits=stop == end)
             if self._logits is None:
                 return None
-            id, logprob = choose(self._logits, sampling, end)
-            return SampledToken(id, logprob=logprob)
+            allowed = guide.allowed() if guide is not None else None
+            return choose(self._logits, sampling, end, allowed)
 
     def _forward(self, ids: Sequence[int], *, want_logits: bool) -> None:
         try:

@@ -19,6 +19,7 @@ from g4agent.ports.runtime import ModelInfo
 from g4agent_torch.checkpoint import Checkpoint, Progress, open_checkpoint
 from g4agent_torch.decoder import Decoder
 from g4agent_torch.kv import DenseKVStore
+from g4agent_torch.masking import GrammarCompiler
 from g4agent_torch.runtime import TorchRuntime
 from g4agent_torch.tokenizer import TorchTokenizer
 
@@ -65,9 +66,10 @@ def load_runtime(
         dtype=str(precision).removeprefix("torch."),
         device=str(where),
     )
-    tokenizer = TorchTokenizer(checkpoint.folder / "tokenizer.json", decoder.vocab_size)
+    file = checkpoint.folder / "tokenizer.json"
+    tokenizer, grammars = TorchTokenizer(file, decoder.vocab_size), GrammarCompiler(file, decoder.vocab_size)
     chunk = prefill_chunk or (256 if where.type == "cpu" else 2048)
-    return TorchRuntime(info, tokenizer, decoder, DenseKVStore(config), prefill_chunk=chunk)
+    return TorchRuntime(info, tokenizer, decoder, DenseKVStore(config), grammars, prefill_chunk=chunk)
 
 
 def _device(name: str) -> torch.device:

@@ -6,19 +6,28 @@ from g4agent.ports.runtime import ModelInfo
 from g4agent_torch.decoder import Decoder
 from g4agent_torch.engine import TorchEngine, Turns
 from g4agent_torch.kv import KVStore
+from g4agent_torch.masking import GrammarCompiler
 from g4agent_torch.tokenizer import TorchTokenizer
 
 
 class TorchRuntime:
-    """`TokenRuntime` over torch. Made by `g4agent_torch.load`."""
+    """`GrammarRuntime` over torch. Made by `g4agent_torch.load`."""
 
     def __init__(
-        self, info: ModelInfo, tokenizer: TorchTokenizer, decoder: Decoder, store: KVStore, *, prefill_chunk: int
+        self,
+        info: ModelInfo,
+        tokenizer: TorchTokenizer,
+        decoder: Decoder,
+        store: KVStore,
+        grammars: GrammarCompiler,
+        *,
+        prefill_chunk: int,
     ) -> None:
         self.info = info
         self.tokenizer = tokenizer
         self._decoder: Decoder | None = decoder
         self._store = store
+        self._grammars = grammars
         self._turns = Turns()
         self._prefill_chunk = prefill_chunk
 
@@ -28,10 +37,14 @@ class TorchRuntime:
         return TorchEngine(
             self._decoder,
             self._store,
+            self._grammars,
             self._turns,
             context_length=self.info.context_length,
             prefill_chunk=self._prefill_chunk,
         )
+
+    def accepts_grammar(self, text: str) -> bool:
+        return self._grammars.accepts(text)
 
     async def close(self) -> None:
         """Lets the weights go; they are freed with the last engine."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from g4agent.ports.runtime import Sampling
+from g4agent.ports.runtime import SampledToken, Sampling
 
 _MASK = (1 << 64) - 1
 
@@ -25,16 +25,17 @@ def _mix(x: int) -> int:
     return x ^ (x >> 31)
 
 
-def choose(logits: Tensor, sampling: Sampling, position: int) -> tuple[int, float]:
+def choose(logits: Tensor, sampling: Sampling, position: int, allowed: Tensor | None = None) -> SampledToken:
     """The token for `position`: temperature, then top-k, then top-p, in transformers' order.
 
     Args:
         logits: Float32 [vocabulary].
         position: Index that the token will have in the sequence.
-
-    Returns:
-        Its id, and the natural logarithm of its probability before temperature and truncation.
+        allowed: Bool [vocabulary], True for the tokens to choose from; None for all.
     """
+    total_mass = logits.logsumexp(0)
+    if allowed is not None:
+        logits = logits.masked_fill(~allowed.to(logits.device), float("-inf"))
     if sampling.temperature == 0:
         token = int(logits.argmax())
     else:
@@ -46,4 +47,7 @@ def choose(logits: Tensor, sampling: Sampling, position: int) -> tuple[int, floa
         kept = max(1, int(((total - probabilities) < sampling.top_p).sum()))
         drawn = uniform(sampling.seed, position) * total[kept - 1]
         token = int(ids[min(int(torch.searchsorted(total[:kept], drawn, right=True)), kept - 1)])
-    return token, float(logits[token] - logits.logsumexp(0))
+    kept_mass = total_mass if allowed is None else logits.logsumexp(0)
+    return SampledToken(
+        token, logprob=float(logits[token] - kept_mass), allowed_mass=min(1.0, float((kept_mass - total_mass).exp()))
+    )

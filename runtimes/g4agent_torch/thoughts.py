@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from g4agent.gemma4.tokens import CHANNEL_CLOSE, CHANNEL_OPEN
+from g4agent.gemma4.tokens import CALL_OPEN, CHANNEL_CLOSE, CHANNEL_OPEN
 
 
 @dataclass(slots=True)
@@ -21,8 +21,8 @@ class ThoughtMeter:
         return self.inside and self.limit is not None and self.used >= self.limit
 
     def see(self, token: int) -> None:
-        """Takes note of a token that became part of the sequence."""
-        if token == CHANNEL_CLOSE:
+        """Takes note of a token that became part of the sequence. A call ends a thought that was left open."""
+        if token in (CHANNEL_CLOSE, CALL_OPEN):
             self.inside = False
         elif self.inside:
             self.used += 1

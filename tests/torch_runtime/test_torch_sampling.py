@@ -22,7 +22,8 @@ def test_the_distribution_is_that_of_transformers(temperature: float, top_k: int
     draws = 4000
     counts = torch.zeros(100)
     for position in range(draws):
-        token, logprob = choose(logits, Sampling(temperature, top_p, top_k, seed=1), position)
+        chosen = choose(logits, Sampling(temperature, top_p, top_k, seed=1), position)
+        token, logprob = chosen.id, chosen.logprob
         counts[token] += 1
         assert logprob == pytest.approx(float(logits.log_softmax(0)[token]), abs=1e-5)
     assert not counts[expected == 0].any()
@@ -32,7 +33,7 @@ def test_the_distribution_is_that_of_transformers(temperature: float, top_k: int
 def test_zero_temperature_is_greedy() -> None:
     """Greedy decoding must not depend on the seed."""
     logits = torch.tensor([0.0, 3.0, 2.9])
-    assert {choose(logits, Sampling(temperature=0, seed=s), 0)[0] for s in range(20)} == {1}
+    assert {choose(logits, Sampling(temperature=0, seed=s), 0).id for s in range(20)} == {1}
 
 
 def test_numbers_depend_on_seed_and_position_alone_and_are_spread_evenly() -> None:

@@ -1,0 +1,272 @@
+"""The grammar of calls, in llguidance itself: what is valid is accepted to the last token, what is not is refused at
+the token that makes it wrong."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from llguidance import LLMatcher, LLTokenizer
+
+import g4agent_torch
+from g4agent.gemma4 import render
+from g4agent.gemma4.grammar import answer_grammar, call_grammar
+from g4agent.gemma4.grammar.strings import FORMATS
+from g4agent.gemma4.parse import CallEnd, parse
+from g4agent.gemma4.payload import read_strict
+from g4agent.gemma4.tokens import RESPONSE_OPEN, encode_segments
+from g4agent.tools import CommandTarget, Tool
+from g4agent_torch.tokenizer import TorchTokenizer
+
+FILE = Path(g4agent_torch.__file__).parent / "nano" / "tokenizer.json"
+TOKENIZER = TorchTokenizer(FILE, 2048)
+GUIDANCE = LLTokenizer(FILE.read_text(), n_vocab=2048, eos_token=[1, 106, 50])
+
+
+def make(schema: Mapping[str, Any], name: str = "act") -> Tool:
+    return Tool(name, "Does it.", schema, CommandTarget(("true",)))
+
+
+def matcher(text: str) -> LLMatcher:
+    found = LLMatcher(GUIDANCE, LLMatcher.grammar_from_lark(text), log_level=0)
+    assert not found.is_error(), found.get_error()
+    return found
+
+
+def refused_at(schema: Mapping[str, Any], arguments: Mapping[str, Any], name: str = "act") -> str | None:
+    """The text up to the first token of a rendered call that the grammar refuses; None where it takes the whole."""
+    ids = encode_segments(TOKENIZER, render.tool_call(name, arguments))[1:]
+    follower = matcher(call_grammar([make(schema)]).text)
+    taken = follower.try_consume_tokens(ids)
+    if taken == len(ids):
+        assert follower.is_accepting()
+        return None
+    return TOKENIZER.decode(ids[:taken])
+
+
+def one(schema: Any, *required: str) -> dict[str, Any]:
+    """Arguments with one property, `x`."""
+    return {"type": "object", "properties": {"x": schema}, "required": list(required)}
+
+
+ADDRESS = {
+    "type": "object",
+    "properties": {"street": {"type": "string"}, "zip": {"type": "string", "pattern": "^[0-9]{5}$"}},
+    "required": ["street"],
+    "additionalProperties": False,
+}
+TREE = {
+    "type": "object",
+    "properties": {"node": {"$ref": "#/$defs/Node"}},
+    "required": ["node"],
+    "$defs": {
+        "Node": {
+            "type": "object",
+            "properties": {"v": {"type": "integer"}, "kids": {"type": "array", "items": {"$ref": "#/$defs/Node"}}},
+            "required": ["v"],
+        }
+    },
+}
+
+CASES: list[tuple[str, Any, list[Any], list[Any]]] = [
+    ("string", {"type": "string"}, ["", "a", 'say "hi", {x}', "zwei\nZeilen €"], [1, True, None, ["a"]]),
+    ("integer", {"type": "integer"}, [0, -7, 123456789], [1.5, "1", None]),
+    ("range", {"type": "integer", "minimum": 3, "maximum": 12}, [3, 9, 12], [2, 13, -3, 100]),
+    ("open range", {"type": "integer", "exclusiveMinimum": 0}, [1, 99999], [0, -1]),
+    ("multiple", {"type": "integer", "multipleOf": 5}, [0, 5, 100], [3, 101]),
+    ("number", {"type": "number"}, [0.5, -3, 1e20, 2.5e-7], ["0.5", True]),
+    ("number range", {"type": "number", "minimum": 0, "maximum": 1}, [0, 0.25, 1], [1.5, -0.1]),
+    ("boolean", {"type": "boolean"}, [True, False], ["true", 0, None]),
+    ("null", {"type": "null"}, [None], [0, "null"]),
+    ("enum", {"enum": ["red", "green", 3, None, True]}, ["red", 3, None, True], ["blue", "re", 4, False]),
+    ("typed enum", {"type": "string", "enum": ["a", 1]}, ["a"], [1]),
+    ("const", {"const": {"b": [1, "x"], "a": None}}, [{"b": [1, "x"], "a": None}], [{"b": [1, "y"], "a": None}, {}]),
+    ("length", {"type": "string", "minLength": 2, "maxLength": 4}, ["ab", "abcd", "äöü"], ["a", "abcde"]),
+    ("pattern", {"type": "string", "pattern": "^[A-Z]{2}-\\d+$"}, ["AB-1"], ["ab-1", "AB-", "AB-1x"]),
+    ("loose pattern", {"type": "string", "pattern": "cat|^dog$"}, ["a cat!", "dog"], ["dogs", "ca"]),
+    ("slash", {"type": "string", "pattern": "^/a/b$"}, ["/a/b"], ["/a"]),
+    ("array", {"type": "array", "items": {"type": "integer"}}, [[], [1], [1, 2, 3]], [["a"], 1, [1, None]]),
+    ("bounded", {"type": "array", "items": {}, "minItems": 1, "maxItems": 2}, [[1], ["a", {}]], [[], [1, 2, 3]]),
+    (
+        "tuple",
+        {"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}], "items": False, "minItems": 1},
+        [[1], [1, "a"]],
+        [[], ["a"], [1, "a", 2]],
+    ),
+    ("object", ADDRESS, [{"street": "a"}, {"street": "a", "zip": "12345"}], [{}, {"zip": "12345"}, {"street": 1}]),
+    ("closed", ADDRESS, [], [{"street": "a", "city": "b"}, {"street": "a", "zip": "1234"}]),
+    ("map", {"type": "object", "additionalProperties": {"type": "integer"}}, [{}, {"a": 1, "b": 2}], [{"a": "1"}]),
+    ("anyOf", {"anyOf": [{"type": "string"}, {"type": "null"}]}, ["a", None], [1, False]),
+    ("oneOf", {"oneOf": [{"type": "integer", "maximum": 5}, ADDRESS]}, [4, {"street": "a"}], [6, "a"]),
+    (
+        "allOf",
+        {"allOf": [{"type": "integer", "minimum": 2}, {"maximum": 4}]},
+        [2, 4],
+        [1, 5, "2"],
+    ),
+    ("type list", {"type": ["integer", "null"]}, [1, None], ["a", 1.5]),
+    ("untyped", {"minimum": 3}, [5, "a", [], None], [2]),
+    ("free", {}, [1, "a", None, [1, {"a": "b"}], {"k": [True]}], []),
+    ("siblings", {"type": "string", "anyOf": [{"maxLength": 2}, {"pattern": "^z"}]}, ["ab", "zebra"], ["abc"]),
+]
+
+
+@pytest.mark.parametrize(("schema", "good", "bad"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_what_fits_is_accepted_and_what_does_not_is_refused(schema: Any, good: list[Any], bad: list[Any]) -> None:
+    validator = Draft202012Validator(schema)
+    for value in good:
+        assert validator.is_valid(value), value
+        assert refused_at(one(schema, "x"), {"x": value}) is None, value
+    for value in bad:
+        assert not validator.is_valid(value), value
+        assert refused_at(one(schema, "x"), {"x": value}) is not None, value
+
+
+def test_names_keys_and_required_arguments_are_masked() -> None:
+    schema = {"type": "object", "properties": {"b": {}, "a": {}, "c": {}}, "required": ["b"]}
+    assert refused_at(schema, {"b": 1}) is None
+    assert refused_at(schema, {"a": 1, "b": 2, "c": 3}) is None
+    assert refused_at(schema, {"a": 1, "c": 3}) == "call:act{a:1,"
+    assert refused_at(schema, {"b": 1, "d": 3}) == "call:act{b:1,"
+    assert refused_at(schema, {}) == "call:act"  # `{}` is one token
+    assert refused_at(schema, {"b": 1}, name="other") == "call:"
+
+
+def test_recursive_references() -> None:
+    assert refused_at(TREE, {"node": {"v": 1, "kids": [{"v": 2, "kids": []}, {"v": 3}]}}) is None
+    assert refused_at(TREE, {"node": {"v": 1, "kids": [{"kids": []}]}}) is not None
+
+
+@pytest.mark.parametrize(
+    ("schema", "note"),
+    [
+        ({"type": "array", "uniqueItems": True}, "arguments.x: uniqueItems"),
+        ({"not": {"type": "string"}}, "arguments.x: not"),
+        ({"type": "string", "pattern": "^(?=a)b"}, "arguments.x: pattern ^(?=a)b"),
+        ({"type": "string", "format": "regex"}, "arguments.x: format regex"),
+        ({"type": "number", "multipleOf": 0.1}, "arguments.x: multipleOf"),
+        ({"type": "object", "properties": {"y": {"minProperties": 1}}}, "arguments.x.y: minProperties"),
+    ],
+)
+def test_a_rule_that_cannot_be_masked_is_listed_and_the_rest_stays_masked(schema: Any, note: str) -> None:
+    grammar = call_grammar([make(one(schema, "x"))])
+    assert grammar.unmasked == {"act": (note,)}
+    assert refused_at(one(schema, "x"), {"y": 1}) == "call:act{"
+
+
+def test_a_schema_that_the_engine_refuses_loosens_only_its_own_tool() -> None:
+    tools = [make(one({"type": "integer"}, "x"), "good"), make(one({"type": "string", "pattern": "a"}, "x"), "odd")]
+    grammar = call_grammar(tools, accepts=lambda text: "(a)" not in text)
+    assert list(grammar.unmasked) == ["odd"]
+    for name, value, taken in (("odd", 7, True), ("good", 7, True), ("good", "a", False)):
+        ids = encode_segments(TOKENIZER, render.tool_call(name, {"x": value}))[1:]
+        assert (matcher(grammar.text).try_consume_tokens(ids) == len(ids)) is taken
+
+
+def test_without_parallel_calls_the_response_must_follow() -> None:
+    call = encode_segments(TOKENIZER, render.tool_call("act", {}))[1:]
+    follower = matcher(call_grammar([make({"type": "object"})], parallel=False).text)
+    assert follower.try_consume_tokens(call) == len(call)
+    assert follower.compute_ff_tokens() == [RESPONSE_OPEN]
+
+
+def test_an_answer_is_json_of_its_schema() -> None:
+    text, good = answer_grammar(one({"type": "integer"}, "x")), TOKENIZER.encode('{"x": 5}')
+    follower = matcher(text)
+    assert follower.try_consume_tokens(good) == len(good)
+    assert follower.is_accepting()
+    assert matcher(text).try_consume_tokens(TOKENIZER.encode('{"x": "a"}')) < 5
+
+
+def test_a_spelled_out_delimiter_stays_text() -> None:
+    """The four characters of a delimiter in a string are content, not its end."""
+    assert refused_at(one({"type": "string"}, "x"), {"x": '<|"|>,y:1}<tool_call|>'}) is None
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**9))
+def test_every_string_of_a_format_is_one(name: str, seed: int) -> None:
+    """Random walks through the grammar: each must satisfy the checker that validates calls."""
+    schema = one({"type": "string", "format": name}, "x")
+    arguments = walk(schema, random.Random(seed))
+    if arguments is not None:
+        make(schema).validate(arguments)
+
+
+def walk(schema: Mapping[str, Any], rng: random.Random, most: int = 300) -> dict[str, Any] | None:
+    """Arguments of a random call that the grammar allows; None where it does not end soon."""
+    follower, ids = matcher(call_grammar([make(schema)]).text), [48]
+    while not follower.is_accepting():
+        if len(ids) == most:
+            return None
+        mask = follower.compute_bitmask()
+        allowed = [i for i in range(2048) if mask[i // 8] >> (i % 8) & 1]
+        ends = [token for token in allowed if token in (49, 52)]
+        token = ends[0] if ends and rng.random() < 0.4 else rng.choice(allowed)
+        assert follower.consume_token(token)
+        ids.append(token)
+    end = next(event for event in parse(TOKENIZER, ids) if isinstance(event, CallEnd))
+    return read_strict(end.call.payload)[1]
+
+
+def values(depth: int) -> st.SearchStrategy[dict[str, Any]]:
+    """Random schemas of what the grammar claims to say in full."""
+    text = st.fixed_dictionaries({"type": st.just("string")}, optional={"maxLength": st.integers(3, 9)})
+    number = st.fixed_dictionaries(
+        {"type": st.sampled_from(["integer", "number"])},
+        optional={"minimum": st.integers(-9, 0), "maximum": st.integers(1, 99)},
+    )
+    leaf = text | number | st.sampled_from([{"type": "boolean"}, {"type": "null"}, {"enum": ["a", "bc", 3, None]}, {}])
+    if depth == 0:
+        return leaf
+    inner = values(depth - 1)
+    array = st.fixed_dictionaries(
+        {"type": st.just("array"), "items": inner},
+        optional={"minItems": st.integers(0, 2), "maxItems": st.integers(2, 4)},
+    )
+    members = st.dictionaries(st.sampled_from(["a", "b2", "Key", "z_z"]), inner, max_size=3)
+    closed = members.flatmap(
+        lambda found: st.fixed_dictionaries(
+            {
+                "type": st.just("object"),
+                "properties": st.just(found),
+                "required": st.just([name for i, name in enumerate(found) if i % 2]),
+                "additionalProperties": st.just(False),
+            }
+        )
+    )
+    union = st.fixed_dictionaries({"anyOf": st.lists(inner, min_size=1, max_size=3)})
+    return leaf | array | closed | union
+
+
+@settings(max_examples=150, deadline=None)
+@given(schema=values(2), seed=st.integers(0, 10**9))
+def test_whatever_the_mask_allows_is_read_strictly_and_validates(schema: dict[str, Any], seed: int) -> None:
+    arguments = walk(one(schema, "x"), random.Random(seed))
+    if arguments is not None:
+        make(one(schema, "x")).validate(arguments)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    schema=values(2),
+    value=st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-99, 120)
+        | st.text("ab €{}:,", max_size=12)
+        | st.sampled_from(["bc", 3]),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["a", "b2", "Key", "z_z"]), inner),
+        max_leaves=8,
+    ),
+)
+def test_mask_and_validator_agree(schema: dict[str, Any], value: Any) -> None:
+    valid = Draft202012Validator(schema).is_valid(value)
+    assert (refused_at(one(schema, "x"), {"x": value}) is None) is valid
