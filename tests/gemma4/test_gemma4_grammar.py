@@ -181,7 +181,7 @@ def test_an_answer_is_json_of_its_schema() -> None:
     follower = matcher(text)
     assert follower.try_consume_tokens(good) == len(good)
     assert follower.is_accepting()
-    assert matcher(text).try_consume_tokens(TOKENIZER.encode('{"x": "a"}')) < 5
+    assert matcher(text).try_consume_tokens(TOKENIZER.encode('{"x": "a"}')) < 7
 
 
 def test_a_spelled_out_delimiter_stays_text() -> None:
@@ -229,7 +229,7 @@ def values(depth: int) -> st.SearchStrategy[dict[str, Any]]:
     inner = values(depth - 1)
     array = st.fixed_dictionaries(
         {"type": st.just("array"), "items": inner},
-        optional={"minItems": st.integers(0, 2), "maxItems": st.integers(2, 4)},
+        optional={"minItems": st.integers(0, 1), "maxItems": st.integers(1, 4)},
     )
     members = st.dictionaries(st.sampled_from(["a", "b2", "Key", "z_z"]), inner, max_size=3)
     closed = members.flatmap(

@@ -160,13 +160,10 @@ class ValueRules:
         """Items one after the other: each of the fixed ones may be the last where enough are there."""
         rest = '""'
         if more is not None:
-            least = max(0, low - len(fixed))
-            most = "" if high is None else high - len(fixed)
-            rest = f'("," {more}){{{least},{most}}}'
             if not fixed:
-                less = "" if high is None else high - 1
-                some = f'{more} ("," {more}){{{max(0, low - 1)},{less}}}'
+                some = f"{more} {_repeated(more, low - 1, None if high is None else high - 1)}"
                 return some if low > 0 else f"({some})?"
+            rest = _repeated(more, low - len(fixed), None if high is None else high - len(fixed))
         for at in reversed(range(len(fixed) if high is None else min(len(fixed), high))):
             comma = '"," ' if at else ""
             item = f"{comma}{fixed[at]} {rest}"
@@ -250,3 +247,8 @@ class ValueRules:
 
     def _note(self, path: str, rule: str) -> None:
         self.notes.append(f"{path}: {rule}")
+
+
+def _repeated(item: str, low: int, high: int | None) -> str:
+    """Further items of a list, each after a comma."""
+    return '""' if high == 0 else f'("," {item}){{{max(0, low)},{"" if high is None else high}}}'
