@@ -85,11 +85,8 @@ class Database:
 
     def __init__(self, url: URL, busy_seconds: float) -> None:
         self.dialect = url.get_backend_name()
-        self.location = (
-            (url.database or ":memory:")
-            if self.dialect == SQLITE
-            else url.render_as_string().replace("+psycopg", "", 1)
-        )
+        shown = url.set(drivername=self.dialect).render_as_string()
+        self.location = (url.database or ":memory:") if self.dialect == SQLITE else shown
         """As errors name it: the file, or the URL without its password."""
         self._lock = threading.Lock()
         with translated_errors(self.location):

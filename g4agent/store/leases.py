@@ -7,12 +7,14 @@ while, can commit nothing more to the session, so no tool of it starts on a hist
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from pathlib import Path
 
 from sqlalchemy import Connection, delete, insert
 
-from g4agent.errors import SessionBusyError
+from g4agent.errors import SessionBusyError, StoreError
 from g4agent.store import statements
 from g4agent.store.database import Database
 from g4agent.store.records import Lease
@@ -106,3 +108,26 @@ def _busy(session_id: str, lease: Lease, now: float) -> SessionBusyError:
         hint=f"Stop it with `g4agent ctl {session_id} stop`. If that host is gone, try again in "
         f"{max(1, round(lease.expires - now))} s.",
     )
+
+
+class Heartbeat:
+    """Renews a lease from a thread of its own, so that a long computation does not let it run out. Started at once."""
+
+    def __init__(self, leases: Leases, session_id: str) -> None:
+        self._leases = leases
+        self._session_id = session_id
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name=f"lease-{session_id}", daemon=True)
+        self._thread.start()
+
+    def _beat(self) -> None:
+        while not self._stopped.wait(SECONDS / 3):
+            with contextlib.suppress(StoreError):  # tried again at the next beat; the fence guards what is committed
+                if not self._leases.renew(self._session_id):
+                    return
+
+    def stop(self) -> None:
+        """Ends the thread and gives the lease back."""
+        self._stopped.set()
+        self._thread.join()
+        self._leases.release(self._session_id)
