@@ -10,7 +10,18 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from g4agent.store.database import POSTGRESQL, SQLITE
-from g4agent.store.tables import BLOBS, CALLS, GENERATIONS, LEASES, ORDERS, PROGRESS, SESSIONS, STEPS, TRANSCRIPT
+from g4agent.store.tables import (
+    BLOBS,
+    CALLS,
+    GENERATIONS,
+    LEASES,
+    ORDERS,
+    PROGRESS,
+    SESSIONS,
+    STEPS,
+    TRANSCRIPT,
+    AnyText,
+)
 
 ADD_SESSION = insert(SESSIONS)
 ADD_PROGRESS = insert(PROGRESS)
@@ -40,7 +51,7 @@ ADVANCE = (
     )
     .values(
         updated=bindparam("p_now"),
-        title=case((PROGRESS.c.title == "", bindparam("p_title")), else_=PROGRESS.c.title),
+        title=case((PROGRESS.c.title == "", bindparam("p_title", type_=AnyText)), else_=PROGRESS.c.title),
         steps=PROGRESS.c.steps + 1,
         tokens=bindparam("p_end"),
         prompt_tokens=PROGRESS.c.prompt_tokens + bindparam("p_prompt"),
