@@ -18,7 +18,8 @@ APPLICATION_ID = 0x67346167
 
 _OURS = {
     SQLITE: f"SELECT application_id = {APPLICATION_ID} FROM pragma_application_id",
-    POSTGRESQL: "SELECT to_regclass('alembic_version') IS NOT NULL AND to_regclass('transcript') IS NOT NULL",
+    POSTGRESQL: "SELECT count(*) = 2 FROM pg_tables WHERE schemaname = current_schema()"
+    " AND tablename IN ('alembic_version', 'transcript')",
 }
 _TABLES = {
     SQLITE: "SELECT count(*) FROM sqlite_master",
