@@ -29,6 +29,7 @@ from g4agent.ports.runtime import (
     TokenRuntime,
 )
 from g4agent.ports.sandbox import LimitName, Limits, Sandbox
+from g4agent.recording import RecordingEngine
 from g4agent.session import BoxPlan, RunResult, Service, Session, Workspace
 from g4agent.store.ids import session_id as new_id
 from g4agent.tools import Tool, ToolSet
@@ -135,12 +136,14 @@ class Agent:
 
         Raises:
             SessionNotFoundError: The store has no such session.
+            SessionBusyError: Another process drives it.
             ConfigError: The stored session was made with another model or system turn.
         """
         runtime = await self.load()
-        conversation = await _open_conversation(runtime)
+        conversation, recorder = await _open_conversation(runtime)
         try:
             session = await self._open_session(session_id, runtime, conversation)
+            session.recorder = recorder
         except BaseException:
             await conversation.close()
             raise
@@ -161,12 +164,29 @@ class Agent:
             id = (
                 new_id(time.time_ns() // 1_000_000)
                 if store is None
-                else await _in_thread(lambda: store.create_session(new))
+                else await _in_thread(lambda: store.create_session(new, lease=True))
             )
             return self._session(id, runtime, conversation, store, self.sampling, self.thinking)
         if store is None:
             raise ConfigError("this agent keeps no sessions (store=False)", hint="Give it a store to resume from.")
-        stored = await _in_thread(lambda: store.session(session_id))
+        id = (await _in_thread(lambda: store.session(session_id))).id
+        await _in_thread(lambda: store.leases.acquire(id))
+        try:
+            return await self._restore_session(id, store, runtime, conversation, setup)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await _in_thread(lambda: store.leases.release(id))
+            raise
+
+    async def _restore_session(
+        self,
+        id: str,
+        store: Store,
+        runtime: TokenRuntime | ChatRuntime,
+        conversation: Conversation,
+        setup: ConversationSetup,
+    ) -> Session:
+        stored = await _in_thread(lambda: store.session(id))
         self._require_same_model(stored, runtime)
         tokens = await _in_thread(lambda: store.transcript(stored.id))
         await conversation.restore(replace(setup, system=stored.system, thinking=stored.thinking), tokens)
@@ -295,13 +315,17 @@ class Agent:
         await self.aclose()
 
 
-async def _open_conversation(runtime: TokenRuntime | ChatRuntime) -> Conversation:
+async def _open_conversation(
+    runtime: TokenRuntime | ChatRuntime,
+) -> tuple[Conversation, RecordingEngine | None]:
+    """A conversation and, where it is one of token ids, the engine that keeps them."""
     if isinstance(runtime, ChatRuntime):
-        return await runtime.open_conversation()
+        return await runtime.open_conversation(), None
     from g4agent.gemma4.conversation import NativeConversation
 
     accepts = runtime.accepts_grammar if isinstance(runtime, GrammarRuntime) else None
-    return NativeConversation(runtime.info, runtime.tokenizer, await runtime.open_engine(), accepts)
+    engine = RecordingEngine(await runtime.open_engine())
+    return NativeConversation(runtime.info, runtime.tokenizer, engine, accepts), engine
 
 
 def _folder_workspace(folder: Path) -> Workspace:

@@ -83,3 +83,7 @@ class StoreError(G4AgentError):
 
 class SessionNotFoundError(StoreError):
     """No session of that id is in the store."""
+
+
+class SessionBusyError(StoreError):
+    """Another process, or another part of this one, drives the session."""

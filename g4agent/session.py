@@ -28,7 +28,9 @@ from g4agent.verdict import Outcome, Verdict
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+    from g4agent.recording import RecordingEngine
     from g4agent.store import Store
+    from g4agent.store.leases import Heartbeat
 
 Service: TypeAlias = Callable[[Path, int], AbstractAsyncContextManager[Mapping[str, Path]]]
 """Something that runs outside the box while a session is open: given the session's folder on the host and the seed, it
@@ -100,12 +102,21 @@ class Session:
         """True while a user turn has begun and not ended: it can be taken up with `run(None)`."""
         self.unresolved: Sequence[CallRecord] = ()
         """Calls of an earlier process with unknown outcome. A `once` call among them runs again only if approved."""
+        self.recorder: RecordingEngine | None = None
+        """Keeps the sampled tokens; None for a model that gives none."""
+        self._journaled = False
+        """True while the store has the generation of the step under way."""
+        self._heartbeat: Heartbeat | None = None
         self._box_plan = box_plan
         self._box: Box | None = None
         self._sockets: dict[str, Path] | None = None
         self._store = store
         self._approve = approve
         self._resources = AsyncExitStack()
+        if store is not None:
+            from g4agent.store.leases import Heartbeat
+
+            self._heartbeat = Heartbeat(store.leases, id)
 
     # The user's side --------------------------------------------------------------------------------------------------
 
@@ -133,6 +144,7 @@ class Session:
         if prompt is None:
             if not self.interrupted:
                 raise ConversationError(f"session {self.id} has no interrupted run", hint="Give a prompt.")
+            await self._take_up_generation()
         else:
             before = self.conversation.usage
             await self.conversation.add_user(prompt)
@@ -147,6 +159,15 @@ class Session:
         spent = turn.spending
         yield RunFinished(self.id, turn.verdict or INTERRUPTED, turn.answer, spent.usage, spent.steps)
 
+    async def _take_up_generation(self) -> None:
+        """Where the interrupted step's calls were journaled, the step begins with the very same generation."""
+        if self._store is None or self.recorder is None:
+            return
+        stored = await self._in_thread(self._store.generation, self.id, self.next_step)
+        if stored is not None:
+            self.recorder.play(stored)
+            self._journaled = True
+
     async def read_file(self, path: str) -> bytes:
         """A file of the workspace."""
         return await (await self.open_box()).read_file(path)
@@ -158,6 +179,8 @@ class Session:
                 await self._resources.aclose()
             finally:
                 await self.conversation.close()
+                if self._heartbeat is not None:
+                    await self._in_thread(self._heartbeat.stop)
 
     # The planner's side -----------------------------------------------------------------------------------------------
 
@@ -215,10 +238,12 @@ class Session:
         return own if seconds_left is None else min(own, max(0.001, seconds_left))
 
     async def journal(self, step: int, calls: Sequence[tuple[ToolCall, Tool]]) -> None:
-        """Commits the intent of every call that has an effect, before any of them runs."""
+        """Commits the calls that have an effect, and the generation that they stand in, before any of them runs."""
         intents = [_record(i, c, t) for i, (c, t) in enumerate(calls) if t.effect != "pure"]
         if self._store is not None and intents:
-            await self._in_thread(self._store.record_intents, self.id, step, intents)
+            generation = self.recorder.last if self.recorder is not None else None
+            await self._in_thread(self._store.record_intents, self.id, step, intents, generation)
+            self._journaled = True
 
     async def commit_step(
         self,
@@ -270,6 +295,8 @@ class Session:
         workspace: bytes | None = None,
     ) -> None:
         index, self.next_step = self.next_step, self.next_step + 1
+        journaled, self._journaled = self._journaled, False
+        generation = None if journaled or kind == "user" or self.recorder is None else self.recorder.last
         delta = self.conversation.take_delta()
         if self._store is not None:
             step = StepRecord(
@@ -278,6 +305,7 @@ class Session:
                 text=text,
                 delta=delta,
                 usage=usage,
+                generation=generation,
                 calls=calls,
                 verdict=verdict,
                 workspace=workspace,

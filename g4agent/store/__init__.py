@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from g4agent.store.records import (
     CallRecord,
+    Generation,
     NewSession,
+    Question,
     SessionSummary,
     StepRecord,
     StoredCall,
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CallRecord",
+    "Generation",
     "NewSession",
+    "Question",
     "SessionSummary",
     "StepRecord",
     "Store",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from g4agent.events import Usage
 from g4agent.messages import JsonValue, ToolResult, call_identity
-from g4agent.ports.runtime import Sampling, TranscriptDelta
+from g4agent.ports.runtime import SampledToken, Sampling, TranscriptDelta
 from g4agent.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -103,6 +103,8 @@ class CallRecord:
     """When it began to run, or was journaled; None where it never ran."""
     seconds: float = 0.0
     """Time that the call took."""
+    repairs: tuple[str, ...] = ()
+    """What had to be mended in the call's syntax."""
 
     def __post_init__(self) -> None:
         assert self.result is None or (self.result.call_id, self.result.name) == (self.call_id, self.name)
@@ -140,6 +142,16 @@ class StoredCall(CallRecord):
 
 
 @dataclass(frozen=True, slots=True)
+class Generation:
+    """What the model sampled in one step and under which limits: enough to make the step again without the model."""
+
+    max_tokens: int
+    thought_limit: int | None
+    tokens: tuple[SampledToken, ...]
+    """Everything that was sampled or forced by the engine, stop token included; not what the conversation appended."""
+
+
+@dataclass(frozen=True, slots=True)
 class StepRecord:
     """Everything that one step changes. It is committed as a whole or not at all."""
 
@@ -150,6 +162,9 @@ class StepRecord:
     usage: Usage = field(default_factory=Usage)
     text: str = ""
     """The prompt of a user turn; the visible text of a model step."""
+    thoughts: str = ""
+    generation: Generation | None = None
+    """None for a user turn, a model that gives no tokens, and where it was journaled already."""
     calls: tuple[CallRecord, ...] = ()
     """All calls of the step, each with its result."""
     workspace: bytes | None = None
@@ -169,6 +184,54 @@ class StoredStep:
     index: int
     kind: Literal["user", "model"]
     text: str
+    thoughts: str
     usage: Usage
     verdict: Verdict | None
     created: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A call that a person was asked about, and their answer."""
+
+    id: str
+    session_id: str
+    created: datetime
+    call_id: str
+    name: str
+    arguments: Mapping[str, JsonValue]
+    reason: str
+    approved: bool | None = None
+    """None while nobody has answered."""
+    answered: datetime | None = None
+    comment: str = ""
+    used: bool = False
+    """True once the call that was asked about has run, or was refused: it then stands for no other."""
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """See `call_identity`."""
+        return call_identity(self.name, self.arguments)
+
+
+OrderKind = Literal["stop", "pause", "resume", "say"]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What somebody tells a running session to do; `text` is what to say."""
+
+    kind: OrderKind
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who drives a session, and until when unless it is renewed."""
+
+    owner: str
+    host: str
+    pid: int
+    process_start: str
+    expires: float
+    """Unix time by the database's clock."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -13,8 +14,16 @@ from sqlalchemy import RowMapping
 
 from g4agent.events import Usage
 from g4agent.messages import ToolError, ToolResult
-from g4agent.ports.runtime import Sampling, TranscriptDelta
-from g4agent.store.records import CallRecord, SessionSummary, StepRecord, StoredCall, StoredSession, StoredStep
+from g4agent.ports.runtime import SampledToken, Sampling, TranscriptDelta
+from g4agent.store.records import (
+    CallRecord,
+    Generation,
+    SessionSummary,
+    StepRecord,
+    StoredCall,
+    StoredSession,
+    StoredStep,
+)
 from g4agent.verdict import Outcome, Verdict
 
 TITLE_LENGTH = 200
@@ -35,11 +44,12 @@ def first_progress(session_id: str, now: datetime) -> dict[str, Any]:
     }
 
 
-def advance(session_id: str, step: StepRecord, now: datetime, workspace: str | None) -> dict[str, Any]:
+def advance(session_id: str, step: StepRecord, now: datetime, workspace: str | None, owner: str) -> dict[str, Any]:
     """Parameters of `statements.ADVANCE`."""
     usage, delta = step.usage, step.delta
     return {
         "p_session": session_id,
+        "p_owner": owner,
         "p_step": step.index,
         "p_start": delta.start,
         "p_end": delta.start + len(delta.tokens),
@@ -72,6 +82,7 @@ def step(session_id: str, record: StepRecord, now: datetime) -> dict[str, Any]:
         "created": now,
         "kind": record.kind,
         "text": record.text,
+        "thoughts": record.thoughts,
         **asdict(record.usage),
         **verdict(record.verdict),
     }
@@ -93,6 +104,7 @@ def call(session_id: str, step: int, record: CallRecord) -> dict[str, Any]:
         "result": None if result is None else result.value,
         "error": None if result is None or result.error is None else asdict(result.error),
         "output": record.output,
+        "repairs": list(record.repairs) or None,
         "started": record.started,
         "seconds": record.seconds,
     }
@@ -107,6 +119,31 @@ def transcript(session_id: str, step: int, delta: TranscriptDelta) -> dict[str, 
     """A row of `transcript`."""
     packed = struct.pack(f"<{len(delta.tokens)}i", *delta.tokens)
     return {"session_id": session_id, "step": step, "start": delta.start, "ids": packed}
+
+
+def generation(session_id: str, step: int, record: Generation) -> dict[str, Any]:
+    """A row of `generations`."""
+    ids = [-1 - token.id if token.forced else token.id for token in record.tokens]
+    logprobs = [math.nan if token.logprob is None else token.logprob for token in record.tokens]
+    return {
+        "session_id": session_id,
+        "step": step,
+        "max_tokens": record.max_tokens,
+        "thought_limit": record.thought_limit,
+        "ids": struct.pack(f"<{len(ids)}i", *ids),
+        "logprobs": struct.pack(f"<{len(ids)}f", *logprobs),
+    }
+
+
+def stored_generation(row: RowMapping) -> Generation:
+    """From a row of `generations`."""
+    count = len(row["ids"]) // 4
+    ids, logprobs = struct.unpack(f"<{count}i", row["ids"]), struct.unpack(f"<{count}f", row["logprobs"])
+    tokens = tuple(
+        SampledToken(-1 - id if id < 0 else id, id < 0, None if math.isnan(logprob) else logprob)
+        for id, logprob in zip(ids, logprobs, strict=True)
+    )
+    return Generation(row["max_tokens"], row["thought_limit"], tokens)
 
 
 def joined_transcript(deltas: Iterable[tuple[int, bytes]]) -> list[int]:
@@ -171,6 +208,7 @@ def stored_step(row: RowMapping) -> StoredStep:
         index=row["step"],
         kind=row["kind"],
         text=row["text"],
+        thoughts=row["thoughts"],
         usage=stored_usage(row),
         verdict=stored_verdict(row),
         created=row["created"],
@@ -195,4 +233,5 @@ def stored_call(row: RowMapping) -> StoredCall:
         output=row["output"],
         started=row["started"],
         seconds=row["seconds"],
+        repairs=tuple(row["repairs"] or ()),
     )

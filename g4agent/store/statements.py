@@ -6,16 +6,40 @@ Parameters that are not the value of one column are named `p_…`.
 from __future__ import annotations
 
 from sqlalchemy import bindparam, case, delete, exists, func, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from g4agent.store.tables import BLOBS, CALLS, PROGRESS, SESSIONS, STEPS, TRANSCRIPT
+from g4agent.store.database import POSTGRESQL, SQLITE
+from g4agent.store.tables import (
+    BLOBS,
+    CALLS,
+    GENERATIONS,
+    LEASES,
+    ORDERS,
+    PROGRESS,
+    SESSIONS,
+    STEPS,
+    TRANSCRIPT,
+    AnyText,
+)
 
 ADD_SESSION = insert(SESSIONS)
 ADD_PROGRESS = insert(PROGRESS)
 ADD_STEP = insert(STEPS)
 ADD_TRANSCRIPT = insert(TRANSCRIPT)
 ADD_CALL = insert(CALLS)
-ADD_BLOB = upsert(BLOBS).on_conflict_do_nothing()
+ADD_BLOB = {
+    SQLITE: sqlite_insert(BLOBS).on_conflict_do_nothing(),
+    POSTGRESQL: postgresql_insert(BLOBS).on_conflict_do_nothing(),
+}
+ADD_GENERATION = insert(GENERATIONS)
+ADD_LEASE = insert(LEASES)
+ADD_ORDER = insert(ORDERS)
+
+_NOT_LEASED_BY_ANOTHER = ~exists(
+    select(LEASES.c.owner).where(LEASES.c.session_id == PROGRESS.c.session_id, LEASES.c.owner != bindparam("p_owner"))
+)
+"""The fence: whoever lost a session's lease can commit nothing more to it."""
 
 ADVANCE = (
     update(PROGRESS)
@@ -23,10 +47,11 @@ ADVANCE = (
         PROGRESS.c.session_id == bindparam("p_session"),
         PROGRESS.c.steps == bindparam("p_step"),
         PROGRESS.c.tokens >= bindparam("p_start"),
+        _NOT_LEASED_BY_ANOTHER,
     )
     .values(
         updated=bindparam("p_now"),
-        title=case((PROGRESS.c.title == "", bindparam("p_title")), else_=PROGRESS.c.title),
+        title=case((PROGRESS.c.title == "", bindparam("p_title", type_=AnyText)), else_=PROGRESS.c.title),
         steps=PROGRESS.c.steps + 1,
         tokens=bindparam("p_end"),
         prompt_tokens=PROGRESS.c.prompt_tokens + bindparam("p_prompt"),
@@ -43,7 +68,7 @@ ADVANCE = (
 
 SET_VERDICT = (
     update(PROGRESS)
-    .where(PROGRESS.c.session_id == bindparam("p_session"))
+    .where(PROGRESS.c.session_id == bindparam("p_session"), _NOT_LEASED_BY_ANOTHER)
     .values(updated=bindparam("p_now"), outcome=bindparam("p_outcome"), reason=bindparam("p_reason"))
 )
 
@@ -67,4 +92,23 @@ WORKSPACE = (
     .join(PROGRESS, PROGRESS.c.workspace == BLOBS.c.sha256)
     .where(PROGRESS.c.session_id == bindparam("p_session"))
 )
-POSITION = select(PROGRESS.c.steps, PROGRESS.c.tokens).where(PROGRESS.c.session_id == bindparam("p_session"))
+POSITION = (
+    select(PROGRESS.c.steps, PROGRESS.c.tokens).where(PROGRESS.c.session_id == bindparam("p_session")).with_for_update()
+)
+"""Keeps others from moving the session until the transaction ends; on SQLite the write lock does."""
+
+DROP_GENERATIONS = delete(GENERATIONS).where(
+    GENERATIONS.c.session_id == bindparam("p_session"), GENERATIONS.c.step >= bindparam("p_step")
+)
+"""Forgets a generation that was journaled and will not be taken up again."""
+GENERATION = select(GENERATIONS).where(
+    GENERATIONS.c.session_id == bindparam("p_session"), GENERATIONS.c.step == bindparam("p_step")
+)
+LEASE = select(LEASES).where(LEASES.c.session_id == bindparam("p_session")).with_for_update()
+DROP_LEASE = delete(LEASES).where(LEASES.c.session_id == bindparam("p_session"), LEASES.c.owner == bindparam("p_owner"))
+RENEW_LEASE = (
+    update(LEASES)
+    .where(LEASES.c.session_id == bindparam("p_session"), LEASES.c.owner == bindparam("p_owner"))
+    .values(expires=bindparam("p_expires"))
+)
+ORDERS_OF = select(ORDERS).where(ORDERS.c.session_id == bindparam("p_session")).order_by(ORDERS.c.seq)

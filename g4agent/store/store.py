@@ -1,4 +1,4 @@
-"""The store: every session of a user in one SQLite file, committed step by step.
+"""The store: every session of a user in one SQLite file or PostgreSQL database, committed step by step.
 
 A step is one transaction, so that a killed process leaves the last finished step and nothing of the next. No commit
 reads or writes anything that an earlier one wrote, but for the session's row of running totals: a step costs the same
@@ -10,11 +10,11 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
+import secrets
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import groupby
@@ -24,12 +24,15 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, select
 
-from g4agent.errors import SessionNotFoundError, StoreError
+from g4agent.errors import SessionBusyError, SessionNotFoundError, StoreError
 from g4agent.store import rows, statements
-from g4agent.store.database import connect, default_path, locate, translated_errors
+from g4agent.store.database import SQLITE, Database, default_path, locate
 from g4agent.store.ids import session_id as new_session_id
+from g4agent.store.leases import Leases
+from g4agent.store.people import Orders, Questions
 from g4agent.store.records import (
     CallRecord,
+    Generation,
     NewSession,
     SessionSummary,
     StepRecord,
@@ -48,15 +51,20 @@ _NEAR = 5  # ids named in an error
 class Store:
     """An open store. Methods block, and may be called from any thread: they take turns on one connection.
 
-    Other processes may use the same file at the same time; one that has to wait for longer than `busy_seconds` raises
+    Other processes may use the same store at the same time; one that has to wait for longer than `busy_seconds` raises
     StoreError, as does every other failure of the database. What was committed stays.
     """
 
-    def __init__(self, connection: Connection, location: str) -> None:
-        self.location = location
-        """Path of the file, as errors name it."""
-        self._connection = connection
-        self._lock = threading.Lock()
+    def __init__(self, database: Database) -> None:
+        self.location = database.location
+        """The file's path or the URL, as errors name it."""
+        self.owner = secrets.token_hex(8)
+        """Names this object as the holder of leases."""
+        self.leases = Leases(database, self.owner)
+        self.questions = Questions(database)
+        self.orders = Orders(database)
+        self._database = database
+        self._id_lock = threading.Lock()
         self._last_id_time = 0
 
     @classmethod
@@ -64,30 +72,28 @@ class Store:
         """Opens a store, and creates or upgrades it where needed.
 
         Args:
-            place: Path of a file, SQLite URL (`sqlite://` is a store in memory), or None for the user's own store.
+            place: Path of a file, a URL (`sqlite://` is a store in memory, `postgresql://user@host/database` one for
+                many hosts), or None for the user's own store.
             busy_seconds: How long to wait for another process's commit.
         """
-        url = locate(place)
-        location = url.database or ":memory:"
-        with translated_errors(location):
-            connection = connect(url, busy_seconds)
-            try:
-                ensure_schema(connection, location)
-            except BaseException:
-                _disconnect(connection)
-                raise
-        return cls(connection, location)
+        database = Database(locate(place), busy_seconds)
+        try:
+            ensure_schema(database)
+        except BaseException:
+            database.close()
+            raise
+        return cls(database)
 
     @property
     def folder(self) -> Path:
-        """Where files that belong to sessions lie: the database's folder, or the default one for a store in memory."""
+        """Where files that belong to sessions lie on this host: beside the database's file, else the default folder."""
         file = Path(self.location)
-        return file.resolve().parent if file.is_file() else default_path().parent
+        beside = self._database.dialect == SQLITE and file.is_file()
+        return file.resolve().parent if beside else default_path().parent
 
     def close(self) -> None:
-        """Closes the file. Harmless when closed already."""
-        with self._lock, translated_errors(self.location):
-            _disconnect(self._connection)
+        """Closes the database. Harmless when closed already."""
+        self._database.close()
 
     def __enter__(self) -> Store:
         return self
@@ -97,25 +103,33 @@ class Store:
 
     # Writing --------------------------------------------------------------------------------------------------------
 
-    def create_session(self, session: NewSession) -> str:
-        """Commits a session without steps; returns its id."""
+    def create_session(self, session: NewSession, *, lease: bool = False) -> str:
+        """Commits a session without steps, and its lease where that is wanted; returns its id."""
         now = datetime.now(UTC)
-        with self._writing() as db:
+        with self._id_lock:
             self._last_id_time = max(self._last_id_time + 1, time.time_ns() // 1_000_000)
             key = new_session_id(self._last_id_time)
+        with self._database.writing() as db:
             db.execute(statements.ADD_SESSION, {"id": key, "created": now, **asdict(session)})
             db.execute(statements.ADD_PROGRESS, rows.first_progress(key, now))
+            if lease:
+                self.leases.acquire_within(db, key)
         return key
 
-    def record_intents(self, session_id: str, step: int, calls: Sequence[CallRecord]) -> None:
-        """Journals calls before they run, in a commit of its own.
+    def record_intents(
+        self, session_id: str, step: int, calls: Sequence[CallRecord], generation: Generation | None = None
+    ) -> None:
+        """Journals calls before they run, and the generation that they stand in, in a commit of its own.
 
         `step` is the index of the step under way, that is of the next one to be committed. An intent without a result
         stays, whatever becomes of the step; only another try of the very same call takes its place.
         """
         now = datetime.now(UTC)
-        with self._writing() as db:
+        with self._database.writing() as db:
             self._check_position(db, session_id, step, start=0)
+            if generation is not None:
+                db.execute(statements.DROP_GENERATIONS, {"p_session": session_id, "p_step": step})
+                db.execute(statements.ADD_GENERATION, rows.generation(session_id, step, generation))
             intents = [rows.call(session_id, step, call) | {"started": now} for call in calls]
             self._write_calls(db, session_id, step, intents)
 
@@ -126,14 +140,18 @@ class Store:
         """
         blob, replaced = self._changed_workspace(session_id, step.workspace)
         now = datetime.now(UTC)
-        with self._writing() as db:
+        with self._database.writing() as db:
             if blob is not None:
-                db.execute(statements.ADD_BLOB, blob)
-            values = rows.advance(session_id, step, now, blob["sha256"] if blob else None)
+                db.execute(statements.ADD_BLOB[self._database.dialect], blob)
+            values = rows.advance(session_id, step, now, blob["sha256"] if blob else None, self.owner)
             if not db.execute(statements.ADVANCE, values).rowcount:
                 self._check_position(db, session_id, step.index, step.delta.start)
             db.execute(statements.ADD_STEP, rows.step(session_id, step, now))
             db.execute(statements.ADD_TRANSCRIPT, rows.transcript(session_id, step.index, step.delta))
+            if step.kind == "user":
+                db.execute(statements.DROP_GENERATIONS, {"p_session": session_id, "p_step": step.index})
+            elif step.generation is not None:
+                db.execute(statements.ADD_GENERATION, rows.generation(session_id, step.index, step.generation))
             if step.calls:
                 results = [rows.call(session_id, step.index, call) for call in step.calls]
                 self._write_calls(db, session_id, step.index, results)
@@ -143,14 +161,15 @@ class Store:
     def end_turn(self, session_id: str, verdict: Verdict) -> None:
         """Records how the last user turn ended, where its last step did not say so."""
         values = {f"p_{name}": value for name, value in rows.verdict(verdict).items()}
-        with self._writing() as db:
-            result = db.execute(statements.SET_VERDICT, {"p_session": session_id, "p_now": datetime.now(UTC), **values})
-            if not result.rowcount:
+        values |= {"p_session": session_id, "p_now": datetime.now(UTC), "p_owner": self.owner}
+        with self._database.writing() as db:
+            if not db.execute(statements.SET_VERDICT, values).rowcount:
+                self._check_lease(db, session_id)
                 raise self._not_found(db, session_id)
 
     def delete_session(self, session_id: str) -> None:
         """Deletes a session and all that belongs to it. The file keeps its size; the space is used again."""
-        with self._writing() as db:
+        with self._database.writing() as db:
             snapshot = db.execute(statements.WORKSPACE_NAME, {"p_session": session_id}).scalar()
             if not db.execute(delete(SESSIONS).where(SESSIONS.c.id == session_id)).rowcount:
                 raise self._not_found(db, session_id)
@@ -169,7 +188,7 @@ class Store:
             .order_by(SESSIONS.c.id.desc())
             .limit(_NEAR + 1)
         )
-        with self._reading() as db:
+        with self._database.reading() as db:
             found = db.execute(query).mappings().all()
             if not key or not found:
                 raise self._not_found(db, id_or_prefix)
@@ -189,19 +208,19 @@ class Store:
             .order_by(p.updated.desc(), s.id.desc())
             .limit(limit)
         )
-        with self._reading() as db:
+        with self._database.reading() as db:
             return [rows.summary(row) for row in db.execute(query).mappings()]
 
     def steps(self, session_id: str) -> list[StoredStep]:
         """All committed steps, in order."""
         query = select(STEPS).where(STEPS.c.session_id == session_id).order_by(STEPS.c.step)
-        with self._reading() as db:
+        with self._database.reading() as db:
             return [rows.stored_step(row) for row in db.execute(query).mappings()]
 
     def calls(self, session_id: str) -> list[StoredCall]:
         """All calls, done or not, in order."""
         query = select(CALLS).where(CALLS.c.session_id == session_id).order_by(CALLS.c.step, CALLS.c.position)
-        with self._reading() as db:
+        with self._database.reading() as db:
             return [rows.stored_call(row) for row in db.execute(query).mappings()]
 
     def open_calls(self, session_id: str) -> list[CallRecord]:
@@ -218,30 +237,22 @@ class Store:
             .where(TRANSCRIPT.c.session_id == session_id)
             .order_by(TRANSCRIPT.c.step)
         )
-        with self._reading() as db:
+        with self._database.reading() as db:
             return rows.joined_transcript((start, ids) for start, ids in db.execute(query))
+
+    def generation(self, session_id: str, step: int) -> Generation | None:
+        """What the model sampled in a step, committed or journaled; None for a user turn or a chat-only model."""
+        with self._database.reading() as db:
+            row = db.execute(statements.GENERATION, {"p_session": session_id, "p_step": step}).mappings().one_or_none()
+        return None if row is None else rows.stored_generation(row)
 
     def workspace(self, session_id: str) -> bytes | None:
         """The latest snapshot of the workspace; None if there is none."""
-        with self._reading() as db:
+        with self._database.reading() as db:
             data = db.execute(statements.WORKSPACE, {"p_session": session_id}).scalar()
         return None if data is None else zlib.decompress(data)
 
     # Inside ---------------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        """One transaction that holds the write lock from its beginning: it cannot fail half-way for want of it."""
-        with self._lock, translated_errors(self.location), self._connection.begin():
-            self._connection.exec_driver_sql("BEGIN IMMEDIATE")
-            yield self._connection
-
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        """One consistent view, which no writer disturbs or waits for."""
-        with self._lock, translated_errors(self.location), self._connection.begin():
-            self._connection.exec_driver_sql("BEGIN")
-            yield self._connection
 
     def _changed_workspace(self, session_id: str, workspace: bytes | None) -> tuple[dict[str, Any] | None, str | None]:
         """The blob to write, compressed before the commit begins, and the name of the one that it replaces.
@@ -250,7 +261,7 @@ class Store:
         """
         if workspace is None:
             return None, None
-        with self._reading() as db:
+        with self._database.reading() as db:
             present: str | None = db.execute(statements.WORKSPACE_NAME, {"p_session": session_id}).scalar()
         name = hashlib.sha256(workspace).hexdigest()
         if name == present:
@@ -274,6 +285,7 @@ class Store:
         position = db.execute(statements.POSITION, {"p_session": session_id}).one_or_none()
         if position is None:
             raise self._not_found(db, session_id)
+        self._check_lease(db, session_id)
         if position.steps != step:
             raise StoreError(
                 f"Step {step} of session {session_id} cannot be committed: its next step is {position.steps}.",
@@ -285,14 +297,18 @@ class Store:
                 hint="A change was lost before. Resume the session to go on from its last committed step.",
             )
 
+    def _check_lease(self, db: Connection, session_id: str) -> None:
+        """Raises SessionBusyError where somebody else drives the session."""
+        lease = db.execute(statements.LEASE, {"p_session": session_id}).mappings().one_or_none()
+        if lease is not None and lease["owner"] != self.owner:
+            raise SessionBusyError(
+                f"Session {session_id} was taken over by process {lease['pid']}.",
+                hint="Nothing of this step was committed. Resume the session when that process is done with it.",
+            )
+
     def _not_found(self, db: Connection, session_id: str) -> SessionNotFoundError:
         """The error, with the ids that were most likely meant."""
         recent = db.execute(select(SESSIONS.c.id).order_by(SESSIONS.c.id.desc()).limit(1000)).scalars().all()
         near = difflib.get_close_matches(session_id.lower(), recent, _NEAR, cutoff=0.6) or recent[:_NEAR]
         hint = f"Sessions near it: {', '.join(near)}" if near else "The store has no sessions yet."
         return SessionNotFoundError(f"There is no session {session_id!r} in {self.location}.", hint=hint)
-
-
-def _disconnect(connection: Connection) -> None:
-    connection.close()
-    connection.engine.dispose()

@@ -7,10 +7,11 @@ turn from an intent into a result.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, Index, MetaData
+from sqlalchemy import JSON, DateTime, Dialect, Float, ForeignKey, Index, MetaData, String
 from sqlalchemy.orm import registry
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
@@ -35,14 +36,32 @@ class UtcDateTime(TypeDecorator[datetime]):
         return None if value is None else value.replace(tzinfo=UTC)
 
 
+class AnyText(TypeDecorator[str]):
+    """Text in which a NUL may stand: what models and tools say can hold one. PostgreSQL takes none, so there NUL is
+    written as `␀0`, and the sign itself twice."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        if value is None or dialect.name != "postgresql":
+            return value
+        return value.replace("␀", "␀␀").replace("\0", "␀0")
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        if value is None or dialect.name != "postgresql":
+            return value
+        return re.sub("␀([␀0])", lambda found: "␀" if found[1] == "␀" else "\0", value)
+
+
 class Base(SQLModel, registry=registry(metadata=MetaData(naming_convention=NAMING))):
     """Keeps these tables out of the default metadata, where an application's own SQLModel tables live."""
 
 
-def _owner(*, primary_key: bool = False) -> Any:
+def _owner(*, primary_key: bool = False, index: bool = False) -> Any:
     """Column that names the session a row belongs to; the row goes when the session goes."""
     reference = ForeignKey("sessions.id", ondelete="CASCADE")
-    return Field(primary_key=primary_key, sa_column_args=[reference])
+    return Field(primary_key=primary_key, index=index, sa_column_args=[reference])
 
 
 class SessionRow(Base, table=True):
@@ -56,7 +75,7 @@ class SessionRow(Base, table=True):
     model: str
     fingerprint: str
     variant: str
-    system: str
+    system: str = Field(sa_type=AnyText)
     thinking: bool
     sampling: dict[str, Any] = Field(sa_type=JSON)
     tools_hash: str
@@ -82,7 +101,7 @@ class ProgressRow(Base, table=True):
 
     session_id: str = _owner(primary_key=True)
     updated: datetime = Field(sa_type=UtcDateTime, index=True)
-    title: str
+    title: str = Field(sa_type=AnyText)
     steps: int
     tokens: int
     prompt_tokens: int
@@ -90,7 +109,7 @@ class ProgressRow(Base, table=True):
     thought_tokens: int
     seconds: float
     outcome: str | None
-    reason: str
+    reason: str = Field(sa_type=AnyText)
     workspace: str | None = Field(foreign_key="blobs.sha256", index=True)
 
 
@@ -103,13 +122,14 @@ class StepRow(Base, table=True):
     step: int = Field(primary_key=True)
     created: datetime = Field(sa_type=UtcDateTime)
     kind: str
-    text: str
+    text: str = Field(sa_type=AnyText)
+    thoughts: str = Field(sa_type=AnyText)
     prompt_tokens: int
     generated_tokens: int
     thought_tokens: int
     seconds: float
     outcome: str | None
-    reason: str
+    reason: str = Field(sa_type=AnyText)
 
 
 class CallRow(Base, table=True):
@@ -127,14 +147,15 @@ class CallRow(Base, table=True):
     step: int
     position: int
     call_id: str
-    name: str
+    name: str = Field(sa_type=AnyText)
     arguments: dict[str, Any] = Field(sa_type=JSON)
     effect: str | None
     ran_in: str | None
     state: str
     result: Any = Field(sa_type=JSON(none_as_null=True), nullable=True)
     error: dict[str, Any] | None = Field(sa_type=JSON(none_as_null=True))
-    output: str
+    output: str = Field(sa_type=AnyText)
+    repairs: list[str] | None = Field(sa_type=JSON(none_as_null=True))
     started: datetime | None = Field(sa_type=UtcDateTime)
     seconds: float
 
@@ -150,6 +171,63 @@ class TranscriptRow(Base, table=True):
     ids: bytes
 
 
+class GenerationRow(Base, table=True):
+    """What the model sampled in a step: `ids` as packed int32, those that were forced as `-1 - id`; their `logprobs` as
+    packed float32, NaN where there is none. The row of a step that is not committed yet is journaled with its calls."""
+
+    __tablename__ = "generations"
+
+    session_id: str = _owner(primary_key=True)
+    step: int = Field(primary_key=True)
+    max_tokens: int
+    thought_limit: int | None
+    ids: bytes
+    logprobs: bytes
+
+
+class LeaseRow(Base, table=True):
+    """Who drives a session. `expires` is Unix time by the database's clock."""
+
+    __tablename__ = "leases"
+
+    session_id: str = _owner(primary_key=True)
+    owner: str
+    host: str
+    pid: int
+    process_start: str
+    expires: float = Field(sa_type=Float(53))
+
+
+class QuestionRow(Base, table=True):
+    """A call that a person was asked about. `approved` is null until they answer; `used` once the call has run."""
+
+    __tablename__ = "questions"
+
+    id: str = Field(primary_key=True)
+    session_id: str = _owner(index=True)
+    created: datetime = Field(sa_type=UtcDateTime)
+    call_id: str
+    name: str = Field(sa_type=AnyText)
+    arguments: dict[str, Any] = Field(sa_type=JSON)
+    reason: str = Field(sa_type=AnyText)
+    approved: bool | None
+    answered: datetime | None = Field(sa_type=UtcDateTime)
+    comment: str = Field(sa_type=AnyText)
+    used: bool
+
+
+class OrderRow(Base, table=True):
+    """What somebody told a running session to do: stop, pause, resume or say. Removed when it is obeyed."""
+
+    __tablename__ = "orders"
+
+    seq: int | None = Field(default=None, primary_key=True)
+    session_id: str = _owner(index=True)
+    created: datetime = Field(sa_type=UtcDateTime)
+    kind: str
+    text: str = Field(sa_type=AnyText)
+
+
 METADATA = Base.metadata
 SESSIONS = METADATA.tables["sessions"]
 BLOBS = METADATA.tables["blobs"]
@@ -157,3 +235,7 @@ PROGRESS = METADATA.tables["progress"]
 STEPS = METADATA.tables["steps"]
 CALLS = METADATA.tables["calls"]
 TRANSCRIPT = METADATA.tables["transcript"]
+GENERATIONS = METADATA.tables["generations"]
+LEASES = METADATA.tables["leases"]
+QUESTIONS = METADATA.tables["questions"]
+ORDERS = METADATA.tables["orders"]

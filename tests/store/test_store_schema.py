@@ -13,7 +13,7 @@ from store_samples import grown, integrity
 
 from g4agent.errors import StoreError
 from g4agent.store import Store
-from g4agent.store.database import connect, locate
+from g4agent.store.database import Database, locate
 from g4agent.store.schema import APPLICATION_ID, HEAD, ensure_schema
 from g4agent.store.tables import METADATA
 from g4agent.verdict import Outcome, Verdict
@@ -35,12 +35,11 @@ def test_tables_agree_with_migrations(path: Path) -> None:
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
-    connection = connect(locate(path), 1.0)
-    ensure_schema(connection, str(path))
-    context = MigrationContext.configure(connection, opts={"compare_type": True})
+    database = Database(locate(path), 1.0)
+    ensure_schema(database)
+    context = MigrationContext.configure(database.connection, opts={"compare_type": True})
     assert compare_metadata(context, METADATA) == []
-    connection.close()
-    connection.engine.dispose()
+    database.close()
 
     config = Config()
     config.set_main_option("script_location", "g4agent.store:migrations")

@@ -9,7 +9,8 @@ down_revision = None
 
 def upgrade() -> None:
     """Creates version 1. A migration never imports `tables.py`: that goes on to change."""
-    op.execute(f"PRAGMA application_id = {0x67346167}")
+    if op.get_bind().dialect.name == "sqlite":
+        op.execute(f"PRAGMA application_id = {0x67346167}")
     op.create_table(
         "sessions",
         sa.Column("id", sa.String, nullable=False),

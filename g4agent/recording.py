@@ -1,0 +1,73 @@
+"""Keeps what an engine samples, and plays a stored generation again in the place of the model.
+
+A generation whose calls were journaled must not be sampled anew after a crash: the model might word a call otherwise,
+and a call that may have done its work would not be recognised. Played back, it goes through the same conversation and
+parser as when it was made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from g4agent.ports.runtime import GenerateRequest, SampledToken, TokenEngine
+from g4agent.store.records import Generation
+
+
+class RecordingEngine:
+    """A `TokenEngine` over another one.
+
+    Args:
+        engine: Does the work.
+    """
+
+    def __init__(self, engine: TokenEngine) -> None:
+        self._engine = engine
+        self._stored: Generation | None = None
+        self.last: Generation | None = None
+        """The newest generation, as far as it has come."""
+
+    def play(self, generation: Generation) -> None:
+        """Has the next `generate` yield this generation's tokens."""
+        self._stored = generation
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        return self._engine.tokens
+
+    @property
+    def computed_tokens(self) -> int:
+        return self._engine.computed_tokens
+
+    async def append(self, ids: Sequence[int]) -> None:
+        await self._engine.append(ids)
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[SampledToken, None]:
+        stored, self._stored = self._stored, None
+        limits = (request.max_tokens, request.thought_limit) if stored is None else _limits(stored)
+        sampled: list[SampledToken] = []
+        try:
+            async with aclosing(self._engine.generate(request) if stored is None else self._again(stored)) as tokens:
+                async for token in tokens:
+                    sampled.append(token)
+                    yield token
+        finally:
+            self.last = Generation(*limits, tuple(sampled))
+
+    async def _again(self, stored: Generation) -> AsyncGenerator[SampledToken, None]:
+        for token in stored.tokens:
+            await self._engine.append([token.id])
+            yield token
+
+    async def mark(self) -> None:
+        await self._engine.mark()
+
+    async def truncate(self, length: int) -> None:
+        await self._engine.truncate(length)
+
+    async def close(self) -> None:
+        await self._engine.close()
+
+
+def _limits(generation: Generation) -> tuple[int, int | None]:
+    return generation.max_tokens, generation.thought_limit

@@ -1,0 +1,51 @@
+"""A PostgreSQL server for the tests: Debian's, on a unix socket in a temporary folder, ended with the suite."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+USER = "postgres"
+
+
+def programs() -> Path:
+    """The folder of `initdb` and `pg_ctl`; as root, Debian's package is installed where it is missing."""
+    for attempt in range(2):
+        found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
+        if found:
+            return found[-1].parent
+        if (other := shutil.which("pg_ctl")) is not None:
+            return Path(other).resolve().parent
+        if attempt == 0 and os.geteuid() == 0:
+            subprocess.run(["apt-get", "install", "-y", "-q", "postgresql"], check=True, capture_output=True)
+    raise AssertionError("no PostgreSQL: apt-get install postgresql")
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    """Starts a server; yields its URL without a database's name, to be completed as in `url % "name"`."""
+    bin = programs()
+    root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory(prefix="pg-") as folder:
+        place = Path(folder)
+        if root:
+            shutil.chown(place, USER)
+
+        def run(*command: str) -> None:
+            prefix = ["runuser", "-u", USER, "--"] if root else []
+            done = subprocess.run([*prefix, *command], cwd=place, capture_output=True, text=True, timeout=60)
+            assert done.returncode == 0, done.stdout + done.stderr
+
+        data = str(place / "data")
+        run(str(bin / "initdb"), "-D", data, "-U", USER, "-A", "trust", "-E", "UTF8", "--no-sync")
+        options = f"-k {place} -c listen_addresses='' -c fsync=off"
+        run(str(bin / "pg_ctl"), "-D", data, "-w", "-l", str(place / "log"), "-o", options, "start")
+        try:
+            yield f"postgresql://{USER}@/%s?host={place}"
+        finally:
+            run(str(bin / "pg_ctl"), "-D", data, "-m", "immediate", "stop")
