@@ -11,6 +11,7 @@ import pytest
 from g4agent import Agent
 from g4agent.testing import ScriptedModel, call, say
 from g4agent_coding import tools
+from g4agent_coding.files import edit_file
 from g4agent_coding.wide import read_lines, run_command, write_file
 
 
@@ -37,6 +38,7 @@ def test_protected_files_are_refused(workspace: Path) -> None:
     assert "secret" in read_lines(".env")["error"] and "secret" in read_lines("plain.txt")["error"]
     assert "protected" in write_file(".github/workflows/ci.yml", "x")["error"]
     assert not (workspace / ".github").exists()
+    assert "protected" in edit_file(".env", "KEY=1", "KEY=2")["error"]
     assert write_file("new/a.py", "x = 1\n") == {"path": "new/a.py", "lines": 1}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from g4agent.tools import tool
 from g4agent_coding.matching import replace
+from g4agent_coding.private import require_changeable
 from g4agent_coding.workspace import answers_refusals, locate_folder, read_text, walk, write_text
 
 MAX_LISTED = 200
@@ -48,5 +49,6 @@ def edit_file(path: str, old: str, new: str) -> dict[str, Any]:
         old: Text to replace, occurs once.
         new: New text.
     """
+    require_changeable(path)
     write_text(path, replace(read_text(path), old, new))
     return {"path": path, "replaced": 1}

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from g4agent.protected_paths import ProtectedPaths
+from g4agent_coding.workspace import CodingError, locate
 
 FOLDER = ".g4agent"
 OUTPUTS = f"{FOLDER}/out"
@@ -42,6 +43,13 @@ def protected_paths() -> ProtectedPaths:
         return ProtectedPaths.loads((Path.cwd() / PROTECTED).read_text())
     except (OSError, ValueError, TypeError, AttributeError):
         return ProtectedPaths()
+
+
+def require_changeable(path: str) -> None:
+    """Raises CodingError if the file, links followed, is outside the workspace or protected."""
+    inside = locate(path).relative_to(Path.cwd().resolve()).as_posix()
+    if refusal := protected_paths().unchangeable(inside):
+        raise CodingError(refusal)
 
 
 def keep_output(text: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from g4agent.tools import tool
-from g4agent_coding.private import OUTPUTS, locked, protected_paths
+from g4agent_coding.private import OUTPUTS, locked, protected_paths, require_changeable
 from g4agent_coding.shaping import shape
 from g4agent_coding.workspace import CodingError, answers_refusals, locate, read_text, write_text
 
@@ -48,9 +48,8 @@ def write_file(path: str, text: str) -> dict[str, Any]:
         path: File.
         text: All of its text.
     """
+    require_changeable(path)
     file = locate(path)
-    if refusal := protected_paths().unchangeable(file.relative_to(Path.cwd().resolve()).as_posix()):
-        raise CodingError(refusal)
     with locked():
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
