@@ -12,6 +12,7 @@ from g4agent import Agent
 from g4agent.testing import ScriptedModel, call, say
 from g4agent_coding import tools
 from g4agent_coding.files import edit_file
+from g4agent_coding.search import grep
 from g4agent_coding.wide import read_lines, run_command, write_file
 
 
@@ -58,3 +59,17 @@ async def test_the_full_set_works_in_the_sandbox() -> None:
         {"exit_code": 0, "output": "42"},
         {"text": "print(6 * 7)", "lines": "1-1 of 1"},
     ]
+
+
+def test_grep_names_the_places_and_skips_what_is_protected_or_binary(workspace: Path) -> None:
+    """Not through a link either; and a bad pattern is the model's to mend."""
+    (workspace / "a.py").write_text("def one():\n    return 1\n")
+    (workspace / "b.bin").write_bytes(b"\0return")
+    (workspace / ".env").write_text("return")
+    (workspace / "link").symlink_to(".env")
+    assert grep("ret.rn") == {"matches": 1, "lines": "a.py:2:     return 1"}
+    assert grep("nothing") == {"matches": 0, "lines": ""}
+    assert "not a regular expression" in grep("(")["error"]
+    (workspace / "many.txt").write_text("hit\n" * 500)
+    many = grep("hit")
+    assert many["matches"] == 500 and "all 500 lines: .g4agent/out/1.txt" in many["lines"]

@@ -20,9 +20,10 @@ def tools(*, full: bool = False) -> Sequence[Tool]:
 
     if not full:
         return [list_files, read_file, edit_file, run_tests]
+    from g4agent_coding.search import grep
     from g4agent_coding.wide import read_lines, run_command, write_file
 
-    return [list_files, read_lines, edit_file, write_file, run_command, run_tests]
+    return [list_files, grep, read_lines, edit_file, write_file, run_command, run_tests]
 
 
 __all__ = ["tools"]
