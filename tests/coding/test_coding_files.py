@@ -102,9 +102,14 @@ def test_an_edit_that_is_not_clear_is_refused_and_changes_nothing(workspace: Pat
     text = "def f(x):\n    return x\n\n\ndef g(x):\n    return x\n"
     (workspace / "f.py").write_text(text)
     for old, new, reason in (
-        ("return y", "return 1", "`old` not found"),
-        ("    return x", "return 1", "`old` occurs 2 times: give more context"),
-        ("def f(x):\n  return x", "", "`old` not found: its spaces or line breaks differ"),
+        ("return y", "return 1", "`old` not found; nearest is line 2:\n    return x"),
+        ("zzz", "1", "`old` not found"),
+        ("    return x", "return 1", "`old` occurs 2 times, at lines 2, 6: give more context"),
+        (
+            "def f(x):\n  return x",
+            "",
+            "`old` not found: its spaces or line breaks differ; lines 1-2:\ndef f(x):\n    return x",
+        ),
         ("", "x", "`old` is empty"),
         ("def f", "def f", "`old` and `new` are the same"),
     ):

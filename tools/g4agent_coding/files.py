@@ -6,7 +6,9 @@ from itertools import islice
 from typing import Any
 
 from g4agent.tools import tool
-from g4agent_coding.workspace import CodingError, answers_refusals, locate_folder, read_text, walk, write_text
+from g4agent_coding.matching import replace
+from g4agent_coding.private import require_changeable
+from g4agent_coding.workspace import answers_refusals, locate_folder, read_text, walk, write_text
 
 MAX_LISTED = 200
 """Most files in one listing."""
@@ -47,20 +49,6 @@ def edit_file(path: str, old: str, new: str) -> dict[str, Any]:
         old: Text to replace, occurs once.
         new: New text.
     """
-    text = read_text(path)
-    if "\r\n" in text:  # the model has read, and writes, plain line feeds
-        old, new = (part.replace("\r\n", "\n").replace("\n", "\r\n") for part in (old, new))
-    if not old:
-        raise CodingError("`old` is empty")
-    if old == new:
-        raise CodingError("`old` and `new` are the same")
-    match text.count(old):
-        case 0 if "".join(old.split()) in "".join(text.split()):
-            raise CodingError("`old` not found: its spaces or line breaks differ")
-        case 0:
-            raise CodingError("`old` not found")
-        case 1:
-            write_text(path, text.replace(old, new))
-            return {"path": path, "replaced": 1}
-        case times:
-            raise CodingError(f"`old` occurs {times} times: give more context")
+    require_changeable(path)
+    write_text(path, replace(read_text(path), old, new))
+    return {"path": path, "replaced": 1}

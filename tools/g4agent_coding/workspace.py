@@ -61,7 +61,7 @@ def locate_folder(path: str) -> Path:
     raise CodingError(f"{path} is a file" if folder.exists() else f"no folder {path}")
 
 
-def read_text(path: str) -> str:
+def read_text(path: str, max_bytes: int = MAX_FILE_BYTES) -> str:
     """A file's text, line ends untouched.
 
     Raises:
@@ -76,8 +76,8 @@ def read_text(path: str) -> str:
         raise CodingError(f"{path} is a folder")
     if not stat.S_ISREG(status.st_mode):
         raise CodingError(f"{path} is not a regular file")
-    if status.st_size > MAX_FILE_BYTES:
-        raise CodingError(f"{path} is too large: {status.st_size} bytes, the limit is {MAX_FILE_BYTES}")
+    if status.st_size > max_bytes:
+        raise CodingError(f"{path} is too large: {status.st_size} bytes, the limit is {max_bytes}")
     try:
         text = file.read_bytes().decode()
     except UnicodeDecodeError as error:

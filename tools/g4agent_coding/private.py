@@ -1,0 +1,65 @@
+"""`.g4agent`, the pack's own folder in the workspace: long outputs, the history for `undo`, what is protected.
+
+It ignores itself in git, belongs to no listing and may not be edited; of it only the outputs may be read.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from g4agent.protected_paths import ProtectedPaths
+from g4agent_coding.workspace import CodingError, locate
+
+FOLDER = ".g4agent"
+OUTPUTS = f"{FOLDER}/out"
+PROTECTED = f"{FOLDER}/protected.json"
+MAX_OUTPUTS = 30
+MAX_OUTPUT_BYTES = 2 * 1024 * 1024
+
+
+def private_folder() -> Path:
+    """The folder, made at its first use."""
+    folder = Path.cwd() / FOLDER
+    if not (folder / ".gitignore").exists():
+        folder.mkdir(exist_ok=True)
+        (folder / ".gitignore").write_text("*\n")
+    return folder
+
+
+@contextmanager
+def locked() -> Iterator[None]:
+    """One change at a time: the calls of a step run in parallel."""
+    with (private_folder() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def protected_paths() -> ProtectedPaths:
+    """What the workspace was made with; else the defaults."""
+    try:
+        return ProtectedPaths.loads((Path.cwd() / PROTECTED).read_text())
+    except (OSError, ValueError, TypeError, AttributeError):
+        return ProtectedPaths()
+
+
+def require_changeable(path: str) -> None:
+    """Raises CodingError if the file, links followed, is outside the workspace or protected."""
+    inside = locate(path).relative_to(Path.cwd().resolve()).as_posix()
+    if refusal := protected_paths().unchangeable(inside):
+        raise CodingError(refusal)
+
+
+def keep_output(text: str) -> str:
+    """Stores a long output; gives the path under which `read_file` and `grep` find it. Only the latest are kept."""
+    folder = private_folder() / "out"
+    folder.mkdir(exist_ok=True)
+    with locked():
+        numbers = sorted(int(file.stem) for file in folder.glob("*.txt") if file.stem.isdigit())
+        for old in numbers[: max(0, len(numbers) + 1 - MAX_OUTPUTS)]:
+            (folder / f"{old}.txt").unlink()
+        number = numbers[-1] + 1 if numbers else 1
+        (folder / f"{number}.txt").write_bytes(text.encode(errors="replace")[:MAX_OUTPUT_BYTES])
+    return f"{OUTPUTS}/{number}.txt"
