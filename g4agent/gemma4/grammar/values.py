@@ -1,4 +1,8 @@
-"""JSON Schema → rules for values in the native syntax: one walk, equal schemas share one rule."""
+"""JSON Schema → rules for values in the native syntax: one walk, equal schemas share one rule.
+
+What is allowed is what validates, with one exception that no grammar can say: keys of an object with free keys may
+repeat. The strict reader refuses such a call.
+"""
 
 from __future__ import annotations
 
@@ -176,7 +180,7 @@ class ValueRules:
         others = schema.get("additionalProperties", True)
         names = sorted({*properties, *required}, key=str.lower)
         extra = None
-        if others is not False and not (properties and "additionalProperties" not in schema):
+        if others is not False:
             value = self._value(others, f"{path}.*", depth + 1)
             taken = " | ".join(json.dumps(name, ensure_ascii=False) for name in names)
             key = self._terminal(f"{_KEY} & ~({taken})" if names else _KEY)
