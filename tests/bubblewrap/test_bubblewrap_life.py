@@ -125,7 +125,7 @@ async def test_box_that_dies(sandbox: BubblewrapSandbox) -> None:
 
                 group.start_soon(running)
                 await anyio.sleep(0.3)
-                box._process.popen.kill()  # type: ignore[attr-defined]
+                box._holder.popen.kill()  # type: ignore[attr-defined]
             with pytest.raises(BoxClosedError):
                 await box.exec(["true"])
 
