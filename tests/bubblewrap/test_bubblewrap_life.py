@@ -18,8 +18,9 @@ import pytest
 
 from g4agent.errors import BoxClosedError, ConfigError, WorkspacePathError
 from g4agent.ports.sandbox import Box, BoxSpec, Limits, MiB, PythonCall
+from g4agent_box.owner import PREFIX
 from g4agent_bubblewrap import BubblewrapSandbox
-from g4agent_bubblewrap.cgroup import PREFIX, find_cgroups
+from g4agent_bubblewrap.cgroup import find_cgroups
 from g4agent_bubblewrap.sweep import new_label, sweep
 
 pytestmark = pytest.mark.anyio
