@@ -114,7 +114,7 @@ class RunningContainer:
 
     def find_counter(self) -> None:
         """Looks for the container's control group on this host."""
-        pid = self._client.api.inspect_container(self._container.id)["State"]["Pid"]
+        pid = self._client.api.inspect_container(str(self._container.id))["State"]["Pid"]
         self._counter = memory_counter(pid)
 
     def last_words(self) -> str:

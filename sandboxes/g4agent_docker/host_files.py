@@ -18,77 +18,14 @@ from g4agent.errors import ConfigError
 
 PYTHON_HOME = "/opt/python"
 PATH = f"{PYTHON_HOME}/bin:/usr/local/bin:/usr/bin:/bin"
-REQUIRED = [
-    "awk",
-    "basename",
-    "bash",
-    "cat",
-    "chmod",
-    "cmp",
-    "cp",
-    "cut",
-    "date",
-    "dd",
-    "df",
-    "diff",
-    "dirname",
-    "du",
-    "env",
-    "expr",
-    "false",
-    "find",
-    "grep",
-    "gunzip",
-    "gzip",
-    "head",
-    "id",
-    "kill",
-    "ln",
-    "ls",
-    "md5sum",
-    "mkdir",
-    "mkfifo",
-    "mknod",
-    "mktemp",
-    "mv",
-    "nice",
-    "nproc",
-    "od",
-    "printf",
-    "ps",
-    "pwd",
-    "readlink",
-    "realpath",
-    "rm",
-    "rmdir",
-    "sed",
-    "seq",
-    "setsid",
-    "sh",
-    "sha256sum",
-    "sleep",
-    "sort",
-    "stat",
-    "tail",
-    "tar",
-    "tee",
-    "test",
-    "timeout",
-    "touch",
-    "tr",
-    "true",
-    "truncate",
-    "uname",
-    "uniq",
-    "wc",
-    "which",
-    "xargs",
-]
+REQUIRED = """
+awk basename bash cat chmod cmp cp cut date dd df diff dirname du env expr false find grep gunzip gzip head id kill ln
+ls md5sum mkdir mkfifo mknod mktemp mv nice nproc od printf ps pwd readlink realpath rm rmdir sed seq setsid sh
+sha256sum sleep sort stat tail tar tee test timeout touch tr true truncate uname uniq wc which xargs
+"""
 OPTIONAL = ("bzip2", "curl", "dmesg", "file", "git", "jq", "less", "make", "patch", "rg", "su", "unzip", "xz", "zip")
 FILES = ("/etc/ld.so.cache", "/etc/ssl/certs/ca-certificates.crt", "/usr/lib/locale/C.utf8", "/usr/share/git-core")
-LEFT_OUT = re.compile(
-    r"/(__pycache__|site-packages|dist-packages|test|tests|idlelib|tkinter|turtledemo|ensurepip)(/|$)"
-)
+LEFT_OUT = re.compile(r"/(site-packages|dist-packages|tests?|idlelib|tkinter|turtledemo|ensurepip)(/|$)")
 """Parts of Python's own library that no tool needs."""
 LIBRARY = re.compile(r"(?:=> )?(/\S+) \(0x")
 
@@ -110,10 +47,11 @@ def write_root(archive: tarfile.TarFile, packages: Iterable[Distribution], passw
         if (path := Path("/") / name).is_symlink():
             archive.add(path, name)
     root = _Root(archive)
-    for name in (*REQUIRED, *OPTIONAL):
+    required = REQUIRED.split()
+    for name in (*required, *OPTIONAL):
         if (found := shutil.which(name, path="/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")) is not None:
             root.add_program(Path(found))
-        elif name in REQUIRED:
+        elif name in required:
             raise ConfigError(f"this host has no program {name}, which the image needs", hint="Install it.")
     for name in FILES:
         root.add_tree(Path(name), name)
@@ -147,7 +85,7 @@ def _add_python(root: _Root, archive: tarfile.TarFile, packages: Iterable[Distri
     site = sysconfig.get_path("purelib", vars=names, scheme=sysconfig.get_preferred_scheme("prefix"))
     for package in packages:
         for file in package.files or ():
-            if ".." not in file.parts and "__pycache__" not in file.parts:
+            if ".." not in file.parts:
                 root.add_tree(Path(str(file.locate())), f"{site}/{file}")
 
 

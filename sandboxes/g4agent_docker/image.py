@@ -118,7 +118,7 @@ def build_from_host(client: DockerClient, tag: str = DEFAULT_IMAGE, *, extra: Se
         name, _, version = tag.rpartition(":")
         with translated("the image cannot be made"):
             answer = client.api.import_image_from_data(
-                file,  # type: ignore[arg-type]  # a file is what requests streams
+                file,
                 repository=name,
                 tag=version,
                 changes=[f"LABEL {RECIPE_LABEL}={digest}", f"ENV PATH={host_files.PATH}"],

@@ -25,7 +25,7 @@ from g4agent_bubblewrap.sweep import new_label, sweep
 
 pytestmark = pytest.mark.anyio
 
-TOOLS = Path(__file__).parent / "tools_in_box"
+TOOLS = Path(__file__).parents[1] / "conformance/tools_in_box"
 
 
 def specification(sandbox: BubblewrapSandbox, **parts: object) -> BoxSpec:
