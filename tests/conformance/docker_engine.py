@@ -40,7 +40,7 @@ class Engine:
         places = ["--data-root", "--exec-root", "--pidfile"]
         options = [word for name in places for word in (name, str(self._folder / name.strip("-")))]
         options += ["-H", self.url, "--iptables=false", "--bridge=none", "--ip-forward=false"]
-        with open(self._folder / "log", "ab") as log:
+        with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(["dockerd", *options], stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + START_PATIENCE
         while not self._answers():
