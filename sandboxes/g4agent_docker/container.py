@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
-from anyio.lowlevel import checkpoint
 
 from g4agent.ports.sandbox import BoxSpec, MiB
 from g4agent_box.box import WORKSPACE
@@ -136,7 +135,6 @@ class RunningContainer:
     async def release(self) -> None:
         self._link.cut()
         await anyio.to_thread.run_sync(self._link.release)
-        await checkpoint()
 
 
 def remove(client: DockerClient, container: str) -> None:

@@ -21,7 +21,7 @@ PATH = f"{PYTHON_HOME}/bin:/usr/local/bin:/usr/bin:/bin"
 REQUIRED = """
 awk basename bash cat chmod cmp cp cut date dd df diff dirname du env expr false find grep gunzip gzip head id kill ln
 ls md5sum mkdir mkfifo mknod mktemp mv nice nproc od printf ps pwd readlink realpath rm rmdir sed seq setsid sh
-sha256sum sleep sort stat tail tar tee test timeout touch tr true truncate uname uniq wc which xargs
+sha256sum sleep sort stat tail tar tee test timeout touch tr true truncate uname uniq wc which xargs yes
 """
 OPTIONAL = ("bzip2", "curl", "dmesg", "file", "git", "jq", "less", "make", "patch", "rg", "su", "unzip", "xz", "zip")
 FILES = ("/etc/ld.so.cache", "/etc/ssl/certs/ca-certificates.crt", "/usr/lib/locale/C.utf8", "/usr/share/git-core")
@@ -71,7 +71,8 @@ def add_text(archive: tarfile.TarFile, name: str, text: str) -> None:
 
 def _add_folder(archive: tarfile.TarFile, name: str) -> None:
     member = tarfile.TarInfo(name)
-    member.type, member.mode = tarfile.DIRTYPE, 0o755
+    # the runtime gives a private /tmp the mode of the image's
+    member.type, member.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
     archive.addfile(member)
 
 
