@@ -32,6 +32,7 @@ Degraded = Annotated[
         "--allow-degraded", metavar="LIMIT", help="Run though this host cannot enforce LIMIT (memory, cpu, ...)."
     ),
 ]
+SandboxName = Annotated[str | None, typer.Option("--sandbox", help="Where tools run: bubblewrap, docker.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[str | None, typer.Option(help="auto, float32, bfloat16.")]
 ContextLength = Annotated[int | None, typer.Option(min=256, help="Tokens that a session may have.")]
@@ -51,6 +52,7 @@ class AgentOptions:
     temperature: float | None = None
     max_steps: int | None = None
     allow_degraded: list[str] | None = None
+    sandbox: str | None = None
     device: str | None = None
     dtype: str | None = None
     context_length: int | None = None
@@ -76,6 +78,8 @@ class AgentOptions:
             changes["model"] = self.model
         if self.think is not None:
             changes["thinking"] = self.think
+        if self.sandbox is not None:
+            changes["sandbox"] = self.sandbox
         if self.allow_degraded:
             changes["allow_degraded"] = agent.allow_degraded | _limit_names(self.allow_degraded)
         if options := self._model_options():

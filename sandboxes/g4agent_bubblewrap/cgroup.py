@@ -18,7 +18,6 @@ from pathlib import Path
 
 from g4agent.ports.sandbox import LimitName, Limits
 
-PREFIX = "g4agent-"
 HOST_LEAF = "g4agent-host"
 """Where this process moves to in a delegated version 2 group: only a group without processes may share out limits."""
 CONTROLLERS: dict[str, LimitName] = {"memory": "memory", "pids": "processes", "cpu": "cpu"}

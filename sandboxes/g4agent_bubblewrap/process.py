@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import shutil
 import subprocess
 import tempfile
@@ -15,15 +14,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 import anyio
+import anyio.to_thread
 
-from g4agent.errors import ConfigError, SandboxUnavailableError
+from g4agent.errors import SandboxUnavailableError
+from g4agent_box.host import INSIDE, unused_user
 from g4agent_bubblewrap import launch
 from g4agent_bubblewrap.cgroup import BoxCgroup
-from g4agent_bubblewrap.rootfs import INSIDE, MountPlan, python_paths
+from g4agent_bubblewrap.rootfs import MountPlan, python_paths
 from g4agent_bubblewrap.seccomp import build_filter
 
-UNUSED_UIDS = range(60706, 61184)
-"""User ids that no distribution and no service manager gives to anybody (systemd, docs/UIDS-GIDS.md)."""
+NAME = "bubblewrap"
 
 
 @cache
@@ -49,32 +49,24 @@ def find_bwrap() -> Path:
 
 def new_user() -> int | None:
     """A user id of its own for a box, where this process is root; None where the box runs as this process's user."""
-    return random.choice(UNUSED_UIDS) if os.geteuid() == 0 else None
-
-
-def check_sockets(sockets: Sequence[Path], user: int | None) -> None:
-    """Raises ConfigError for a socket that the box's user may not connect to."""
-    for path in sockets:
-        if user is not None and not path.stat().st_mode & 0o002:
-            raise ConfigError(
-                f"the box may not connect to {path}: it runs as user {user}, not as root",
-                hint="Give the socket mode 0666, in a folder with mode 0700 to keep other users out.",
-            )
+    return unused_user() if os.geteuid() == 0 else None
 
 
 def supervisor_command(control_fd: int) -> list[str]:
     """What runs in the box: the supervisor, by the host's interpreter, with nothing but the standard library."""
-    main = f"{INSIDE}/g4agent_bubblewrap/inside/__main__.py"
+    main = f"{INSIDE}/g4agent_box/inside/__main__.py"
     return [str(python_paths().interpreter), "-I", "-S", main, str(control_fd)]
 
 
 @dataclass(slots=True)
 class BoxProcess:
-    """A running bwrap."""
+    """A running bwrap; see `g4agent_box.box.Holder`."""
 
     popen: subprocess.Popen[bytes]
     errors: BinaryIO
     """What bwrap and the supervisor write to their standard error."""
+    cgroup: BoxCgroup | None
+    backend: str = NAME
 
     def last_words(self) -> str:
         """The end of the standard error, for messages."""
@@ -85,8 +77,6 @@ class BoxProcess:
         """Waits for the end of bwrap, which is the end of every process of the box."""
         if self.popen.poll() is not None:
             return
-        if self.popen.poll() is not None:
-            return
         ended = os.pidfd_open(self.popen.pid)
         try:
             await anyio.wait_readable(ended)
@@ -94,9 +84,22 @@ class BoxProcess:
         finally:
             os.close(ended)
 
-    def release(self) -> None:
-        """Closes what is still open after the end."""
+    def oom_kills(self) -> int:
+        return 0 if self.cgroup is None else self.cgroup.oom_kills()
+
+    async def kill(self) -> None:
+        """Ends bwrap, and with it every process of the box."""
+        if self.popen.poll() is None:
+            self.popen.kill()
+            if self.cgroup is not None:
+                self.cgroup.kill()
+            await self.wait()
+
+    async def release(self) -> None:
+        """Closes and removes what is left after the end."""
         self.errors.close()
+        if self.cgroup is not None:
+            await anyio.to_thread.run_sync(self.cgroup.remove)
 
 
 def start(
@@ -142,7 +145,7 @@ def start(
                 popen.wait()
                 errors.close()
                 raise
-        return BoxProcess(popen, errors)
+        return BoxProcess(popen, errors, cgroup)
 
 
 def _as_user(user: int | None, plan: MountPlan) -> list[str]:

@@ -7,19 +7,17 @@ libraries; user names and hosts are made up. Nothing of /home, /var, /run and /s
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from g4agent.errors import ConfigError, SandboxUnavailableError
 from g4agent.ports.sandbox import BoxSpec, MiB
+from g4agent_box.box import WORKSPACE
+from g4agent_box.host import INSIDE, inside_folder, package_dirs, tool_folders
 
-WORKSPACE = "/workspace"
-INSIDE = "/opt/g4agent"
 TMP_BYTES = 64 * MiB
 SHM_BYTES = 16 * MiB
 UID_INSIDE = 1000
@@ -57,19 +55,10 @@ def python_paths() -> PythonPaths:
     sites = [Path(entry).resolve() for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
     binds = [*prefixes, *(site for site in sites if site.is_dir())]
     sys_path = [str(site) for site in sites if site.is_dir()]
-    for package in _package_dirs():
+    for package in package_dirs():
         binds.append(package)
         sys_path.append(str(package.parent))
     return PythonPaths(interpreter, outermost(binds), tuple(dict.fromkeys(sys_path)))
-
-
-def _package_dirs() -> Iterable[Path]:
-    """The folders of g4agent and of the installed tool packs; outside site-packages where they are edited in place."""
-    names = ["g4agent", *(entry.module.partition(".")[0] for entry in entry_points(group="g4agent.tools"))]
-    for name in dict.fromkeys(names):
-        spec = importlib.util.find_spec(name)
-        if spec is not None and spec.submodule_search_locations:
-            yield Path(next(iter(spec.submodule_search_locations))).resolve()
 
 
 def outermost(paths: Iterable[Path]) -> tuple[Path, ...]:
@@ -97,25 +86,19 @@ def plan(spec: BoxSpec) -> MountPlan:
     """The mount plan of a box.
 
     Raises:
-        ConfigError: A folder or socket of the specification does not exist.
+        ConfigError: A folder of the specification does not exist.
     """
     python = python_paths()
-    folders = [path.resolve() for path in spec.python_paths]
-    for path in folders:
-        if not path.is_dir():
-            raise ConfigError(f"{path} is not a folder", hint="BoxSpec.python_paths names folders with tools' modules.")
-    shown = outermost([*python.binds, *folders])
+    shown = outermost([*python.binds, *tool_folders(spec)])
     arguments = [*_isolation(), *_environment(spec), *_system()]
     arguments += ["--perms", "1777", "--size", str(min(TMP_BYTES, spec.limits.workspace_bytes)), "--tmpfs", "/tmp"]
     arguments += ["--perms", "0755", "--size", str(spec.limits.workspace_bytes), "--tmpfs", WORKSPACE]
     for path in shown:
         arguments += ["--ro-bind", str(path), str(path)]
-    inside = Path(__file__).resolve().parent / "inside"
-    arguments += ["--ro-bind", str(inside), f"{INSIDE}/g4agent_bubblewrap/inside"]
+    inside = inside_folder()
+    arguments += ["--ro-bind", str(inside), f"{INSIDE}/g4agent_box/inside"]
     sockets = []
     for target, source in spec.sockets.items():
-        if not source.is_socket():
-            raise ConfigError(f"{source} is not a unix socket", hint="Start the service before the box is opened.")
         sockets.append(source.resolve())
         arguments += ["--ro-bind", str(sockets[-1]), target]
     arguments += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", WORKSPACE]

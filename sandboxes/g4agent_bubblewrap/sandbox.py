@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import socket
 import subprocess
 from pathlib import Path
 
-import anyio
-
 from g4agent.errors import LimitNotEnforceableError, SandboxUnavailableError
 from g4agent.ports.sandbox import BoxSpec, Capabilities, LimitName
+from g4agent_box.box import WORKSPACE, SupervisedBox
+from g4agent_box.host import START_TIMEOUT, check_sockets, configure
+from g4agent_box.inside.calls import CallLimits
 from g4agent_bubblewrap import process
-from g4agent_bubblewrap.box import NAME, BubblewrapBox
 from g4agent_bubblewrap.cgroup import BoxCgroup, Cgroups, find_cgroups
-from g4agent_bubblewrap.inside.calls import CallLimits
-from g4agent_bubblewrap.inside.protocol import READY
-from g4agent_bubblewrap.rootfs import WORKSPACE, MountPlan, plan, python_paths
+from g4agent_bubblewrap.process import NAME
+from g4agent_bubblewrap.rootfs import MountPlan, plan, python_paths
 from g4agent_bubblewrap.sweep import new_label, sweep
 
-START_TIMEOUT = 20.0
 ALWAYS: frozenset[LimitName] = frozenset({"wall", "output", "file_size", "open_files", "workspace"})
 """Limits that need nothing from the host."""
 COUNTED: frozenset[LimitName] = frozenset({"memory", "processes", "cpu"})
@@ -52,7 +49,7 @@ class BubblewrapSandbox:
             self._capabilities = self._probe()
         return self._capabilities
 
-    async def open(self, spec: BoxSpec) -> BubblewrapBox:
+    async def open(self, spec: BoxSpec) -> SupervisedBox:
         """Opens a box. The calling thread must live as long as the box.
 
         Raises:
@@ -69,7 +66,7 @@ class BubblewrapSandbox:
             )
         mount_plan = plan(spec)
         user = process.new_user()
-        process.check_sockets(list(spec.sockets.values()), user)
+        check_sockets(spec.sockets, user)
         cgroup = _create(cgroups, spec)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
@@ -84,9 +81,9 @@ class BubblewrapSandbox:
             if isinstance(error, OSError):
                 raise _unavailable(str(error)) from error
             raise
-        box = BubblewrapBox(spec, running, ours, cgroup, tuple(sorted(missing)))
+        box = SupervisedBox(spec, running, ours, tuple(sorted(missing)))
         try:
-            await _configure(ours, _configuration(spec, missing, user))
+            await configure(ours, _configuration(spec, missing, user))
         except BaseException as error:
             words = running.last_words()
             await box.close()
@@ -156,15 +153,6 @@ def _configuration(spec: BoxSpec, missing: frozenset[LimitName], user: int | Non
     }
 
 
-async def _configure(control: socket.socket, configuration: dict[str, object]) -> None:
-    """Sends the supervisor its configuration and waits until it is ready. Raises OSError or TimeoutError."""
-    control.send(json.dumps(configuration).encode())
-    with anyio.fail_after(START_TIMEOUT):
-        await anyio.wait_readable(control)
-    if control.recv(64) != READY:
-        raise ConnectionError("the supervisor did not start")
-
-
 def _try_true(mount_plan: MountPlan) -> str | None:
     """Runs `true` as a box; gives bwrap's complaint if that fails."""
     running = process.start(mount_plan, ["true"], [], process.new_user(), None)
@@ -176,7 +164,7 @@ def _try_true(mount_plan: MountPlan) -> str | None:
         running.popen.wait()
         return "it did not end"
     finally:
-        running.release()
+        running.errors.close()
 
 
 def _unavailable(words: str) -> SandboxUnavailableError:

@@ -1,11 +1,9 @@
 """The box's seccomp filter, written as classic BPF without libseccomp.
 
-A deny list for one architecture: calls of any other architecture (`int 0x80` on x86-64) kill the process, x32 numbers
-do not exist. Denied are the doors that namespaces leave open: new namespaces and mounts, io_uring, sockets other than
-unix and IP (AF_VSOCK reaches a virtual machine's host even without a network), tracing, kernel modules, key rings,
-clocks.
+The policy of `g4agent_box.syscalls` for one architecture: calls of any other architecture (`int 0x80` on x86-64) kill
+the process, x32 numbers do not exist.
 
-Sources: linux/seccomp.h, linux/audit.h, `asm/unistd_64.h` (x86-64) and `asm-generic/unistd.h` (arm64).
+Sources: linux/seccomp.h, linux/audit.h.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ import struct
 from dataclasses import dataclass
 
 from g4agent.errors import SandboxUnavailableError
+from g4agent_box.syscalls import CLONE_NEW_ANY, DENIED, SOCKET_FAMILIES, TERMINAL_INJECTION
 
 ALLOW = 0x7FFF0000
 KILL_PROCESS = 0x80000000
@@ -30,12 +29,6 @@ RETURN = 0x06  # BPF_RET | BPF_K
 NUMBER, ARCHITECTURE = 0, 4
 """Offsets in `struct seccomp_data`."""
 X32_BIT = 0x40000000
-CLONE_NEW_ANY = 0x7E020000
-"""CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET."""
-SOCKET_FAMILIES = (1, 2, 10)
-"""AF_UNIX, AF_INET, AF_INET6."""
-TERMINAL_INJECTION = (0x5412, 0x541C)
-"""The ioctls TIOCSTI and TIOCLINUX."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,71 +41,6 @@ class Architecture:
     numbers: dict[str, int]
 
 
-# name: (x86-64, arm64); None where the architecture has no such call
-_DENIED: dict[str, tuple[int | None, int | None]] = {
-    "_sysctl": (156, None),
-    "acct": (163, 89),
-    "add_key": (248, 217),
-    "adjtimex": (159, 171),
-    "bpf": (321, 280),
-    "chroot": (161, 51),
-    "clock_adjtime": (305, 266),
-    "clock_settime": (227, 112),
-    "delete_module": (176, 106),
-    "fanotify_init": (300, 262),
-    "finit_module": (313, 273),
-    "fsconfig": (431, 431),
-    "fsmount": (432, 432),
-    "fsopen": (430, 430),
-    "fspick": (433, 433),
-    "init_module": (175, 105),
-    "io_uring_enter": (426, 426),
-    "io_uring_register": (427, 427),
-    "io_uring_setup": (425, 425),
-    "ioperm": (173, None),
-    "iopl": (172, None),
-    "kcmp": (312, 272),
-    "kexec_file_load": (320, 294),
-    "kexec_load": (246, 104),
-    "keyctl": (250, 219),
-    "listmount": (458, 458),
-    "lookup_dcookie": (212, 18),
-    "migrate_pages": (256, 238),
-    "mount": (165, 40),
-    "mount_setattr": (442, 442),
-    "move_mount": (429, 429),
-    "move_pages": (279, 239),
-    "name_to_handle_at": (303, 264),
-    "open_by_handle_at": (304, 265),
-    "open_tree": (428, 428),
-    "open_tree_attr": (467, 467),
-    "perf_event_open": (298, 241),
-    "personality": (135, 92),
-    "pidfd_getfd": (438, 438),
-    "pivot_root": (155, 41),
-    "process_madvise": (440, 440),
-    "process_vm_readv": (310, 270),
-    "process_vm_writev": (311, 271),
-    "ptrace": (101, 117),
-    "quotactl": (179, 60),
-    "quotactl_fd": (443, 443),
-    "reboot": (169, 142),
-    "request_key": (249, 218),
-    "setdomainname": (171, 162),
-    "sethostname": (170, 161),
-    "setns": (308, 268),
-    "settimeofday": (164, 170),
-    "statmount": (457, 457),
-    "swapoff": (168, 225),
-    "swapon": (167, 224),
-    "syslog": (103, 116),
-    "umount2": (166, 39),
-    "unshare": (272, 97),
-    "userfaultfd": (323, 282),
-    "uselib": (134, None),
-    "vhangup": (153, 58),
-}
-
 _FILTERED: dict[str, tuple[int, int]] = {
     "clone": (56, 220),
     "clone3": (435, 435),
@@ -123,7 +51,7 @@ _FILTERED: dict[str, tuple[int, int]] = {
 
 
 def _architecture(column: int, audit: int, has_x32: bool) -> Architecture:
-    rows = [*_DENIED.items(), *_FILTERED.items()]
+    rows = [*DENIED.items(), *_FILTERED.items()]
     return Architecture(audit, has_x32, {name: row[column] for name, row in rows if row[column] is not None})  # type: ignore[misc]
 
 
@@ -158,7 +86,7 @@ def build_filter(machine: str | None = None) -> bytes:
     ]
     if target.has_x32:
         program += [_instruction(JUMP_AT_LEAST, X32_BIT, skip_if_false=1), _return(ERRNO | errno.ENOSYS)]
-    for name in _DENIED.keys() & numbers.keys():
+    for name in DENIED.keys() & numbers.keys():
         program += _when(numbers[name], [_return(ERRNO | errno.EPERM)])
     # glibc falls back from clone3, whose flags a filter cannot see, to clone
     program += _when(numbers["clone3"], [_return(ERRNO | errno.ENOSYS)])

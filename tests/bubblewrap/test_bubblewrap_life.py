@@ -18,13 +18,14 @@ import pytest
 
 from g4agent.errors import BoxClosedError, ConfigError, WorkspacePathError
 from g4agent.ports.sandbox import Box, BoxSpec, Limits, MiB, PythonCall
+from g4agent_box.owner import PREFIX
 from g4agent_bubblewrap import BubblewrapSandbox
-from g4agent_bubblewrap.cgroup import PREFIX, find_cgroups
+from g4agent_bubblewrap.cgroup import find_cgroups
 from g4agent_bubblewrap.sweep import new_label, sweep
 
 pytestmark = pytest.mark.anyio
 
-TOOLS = Path(__file__).parent / "tools_in_box"
+TOOLS = Path(__file__).parents[1] / "conformance/tools_in_box"
 
 
 def specification(sandbox: BubblewrapSandbox, **parts: object) -> BoxSpec:
@@ -125,7 +126,7 @@ async def test_box_that_dies(sandbox: BubblewrapSandbox) -> None:
 
                 group.start_soon(running)
                 await anyio.sleep(0.3)
-                box._process.popen.kill()  # type: ignore[attr-defined]
+                box._holder.popen.kill()  # type: ignore[attr-defined]
             with pytest.raises(BoxClosedError):
                 await box.exec(["true"])
 

@@ -15,7 +15,7 @@ from g4agent_bubblewrap import BubblewrapSandbox
 
 pytestmark = pytest.mark.anyio
 
-TOOLS = Path(__file__).parent / "tools_in_box"
+TOOLS = Path(__file__).parents[1] / "conformance/tools_in_box"
 
 
 @pytest.fixture(scope="module")

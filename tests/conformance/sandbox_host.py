@@ -52,7 +52,8 @@ def bait(folder: Path) -> Iterator[Host]:
     file = folder / "secret.txt"
     file.write_text(canary)
     file.chmod(0o644)
-    os.environ["G4AGENT_TEST_SECRET"] = canary
+    variable = f"G4AGENT_TEST_SECRET_{secrets.token_hex(4)}"
+    os.environ[variable] = canary
     abstract = f"g4agent-test-{secrets.token_hex(8)}"
     sockets = [socket.socket(socket.AF_INET), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)]
     sockets += [socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)]
@@ -67,7 +68,7 @@ def bait(folder: Path) -> Iterator[Host]:
     host = Host(
         canary=canary,
         file=file,
-        variable="G4AGENT_TEST_SECRET",
+        variable=variable,
         tcp_port=tcp.getsockname()[1],
         udp_port=udp.getsockname()[1],
         abstract_socket=abstract,
@@ -84,7 +85,7 @@ def bait(folder: Path) -> Iterator[Host]:
     finally:
         victim.kill()
         victim.wait()
-        del os.environ["G4AGENT_TEST_SECRET"]
+        del os.environ[variable]
         for each in sockets:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)  # wakes the thread

@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = {
     "g4agent": ROOT / "g4agent",
     "g4agent_torch": ROOT / "runtimes/g4agent_torch",
+    "g4agent_box": ROOT / "sandboxes/g4agent_box",
     "g4agent_bubblewrap": ROOT / "sandboxes/g4agent_bubblewrap",
+    "g4agent_docker": ROOT / "sandboxes/g4agent_docker",
     "g4agent_coding": ROOT / "tools/g4agent_coding",
 }
 

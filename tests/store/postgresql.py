@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from debian import install
+
 USER = "postgres"
 
 
@@ -21,8 +23,8 @@ def programs() -> Path:
             return found[-1].parent
         if (other := shutil.which("pg_ctl")) is not None:
             return Path(other).resolve().parent
-        if attempt == 0 and os.geteuid() == 0:
-            subprocess.run(["apt-get", "install", "-y", "-q", "postgresql"], check=True, capture_output=True)
+        if attempt == 0:
+            install("postgresql")
     raise AssertionError("no PostgreSQL: apt-get install postgresql")
 
 

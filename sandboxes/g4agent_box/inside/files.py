@@ -15,8 +15,8 @@ import tarfile
 from collections.abc import Callable, Iterator
 from typing import IO, cast
 
-from g4agent_bubblewrap.inside import kernel
-from g4agent_bubblewrap.inside.protocol import CHUNK, TO_THE_END, Head, pack_head, receive_head, send_frame
+from g4agent_box.inside import kernel
+from g4agent_box.inside.protocol import CHUNK, TO_THE_END, Head, pack_head, receive_head, send_frame
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 

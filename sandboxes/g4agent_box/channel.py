@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from g4agent_bubblewrap.inside.protocol import CHUNK, FRAME, TO_THE_END, Head, pack_head
+from g4agent_box.inside.protocol import CHUNK, FRAME, TO_THE_END, Head, pack_head
 
 
 class Lost(Exception):

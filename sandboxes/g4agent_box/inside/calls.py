@@ -18,8 +18,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
-from g4agent_bubblewrap.inside import kernel
-from g4agent_bubblewrap.inside.protocol import CHUNK, Head, send_frame
+from g4agent_box.inside import kernel
+from g4agent_box.inside.protocol import CHUNK, Head, send_frame
 
 HEAD_SHARE = 0.4
 """Share of the kept output that is its beginning; the rest is its end."""
@@ -39,9 +39,12 @@ class CallLimits(NamedTuple):
     """RLIMIT_NPROC of the whole box, its own processes included; None where the kernel counts per user of the host."""
     data_bytes: int | None
     """RLIMIT_DATA per process, where there is no control group for memory."""
+    user: int | None = None
+    """Who tools run as, where that is another user than the supervisor's."""
 
     def apply(self) -> None:
-        """Takes the limits, for good, in the calling process and all that it starts."""
+        """Takes the user and the limits, for good, in the calling process and all that it starts."""
+        kernel.become_user(self.user)
         _limit(resource.RLIMIT_CORE, 0)
         _limit(resource.RLIMIT_FSIZE, self.file_bytes)
         _limit(resource.RLIMIT_NOFILE, self.open_files)
@@ -193,11 +196,11 @@ def _become_child(limits: CallLimits, stdin: int, stdout: int, stderr: int) -> N
     for number, fd in enumerate((stdin, stdout, stderr)):
         os.dup2(fd, number)
         os.close(fd)
+    os.umask(0o022)
+    limits.apply()
     kernel.set_dumpable(True)
     with contextlib.suppress(OSError):
         prefer_as_victim(1000)
-    os.umask(0o022)
-    limits.apply()
 
 
 def prefer_as_victim(score: int) -> None:

@@ -1,4 +1,4 @@
-"""The host's side of one open box."""
+"""The host's side of one open box, whatever backend holds it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from types import MappingProxyType
-from typing import cast
+from typing import Protocol
 
 import anyio
 
 from g4agent.errors import BoxClosedError, WorkspacePathError
-from g4agent.messages import JsonValue, ToolError, ToolErrorKind
 from g4agent.ports.sandbox import BoxSpec, ExecResult, LimitName, MiB, PythonCall, PythonOutcome
-from g4agent_bubblewrap.cgroup import BoxCgroup
-from g4agent_bubblewrap.channel import Lost, Reply, receive, send
-from g4agent_bubblewrap.inside.protocol import Head
-from g4agent_bubblewrap.process import BoxProcess
-from g4agent_bubblewrap.rootfs import WORKSPACE
+from g4agent_box.answers import parse_reply, tool_outcome
+from g4agent_box.channel import Lost, Reply, receive, send
+from g4agent_box.inside.protocol import Head
 
-NAME = "bubblewrap"
+WORKSPACE = "/workspace"
 GRACE = 1.0
 """Seconds past a call's deadline in which the box itself must have ended it."""
 END_PATIENCE = 10.0
@@ -48,23 +45,47 @@ class _Ended:
     timed_out: bool
 
 
-class BubblewrapBox:
-    """One session's box; see `g4agent.ports.sandbox.Box`. Made by `BubblewrapSandbox.open`."""
+class Holder(Protocol):
+    """What a backend keeps of a running box: how to see it, end it and clear it away."""
+
+    backend: str
+
+    def last_words(self) -> str:
+        """What the box, or what holds it, last complained of; for messages."""
+        ...
+
+    def oom_kills(self) -> int:
+        """How many processes of the box the kernel has ended for lack of memory, 0 where that cannot be seen."""
+        ...
+
+    async def wait(self) -> None:
+        """Waits for the end of every process of the box."""
+        ...
+
+    async def kill(self) -> None:
+        """Ends every process of the box."""
+        ...
+
+    async def release(self) -> None:
+        """Removes what is left of a box that has ended."""
+        ...
+
+
+class SupervisedBox:
+    """One session's box; see `g4agent.ports.sandbox.Box`. Its supervisor (`inside`) listens on `control`."""
 
     workspace = PurePosixPath(WORKSPACE)
 
     def __init__(
         self,
         spec: BoxSpec,
-        process: BoxProcess,
+        holder: Holder,
         control: socket.socket,
-        cgroup: BoxCgroup | None,
         degraded: tuple[LimitName, ...],
     ) -> None:
         self._spec = spec
-        self._process = process
+        self._holder = holder
         self._control = control
-        self._cgroup = cgroup
         self._degraded = degraded
         self._requests = itertools.count(1)
         self._running: set[int] = set()
@@ -95,7 +116,7 @@ class BubblewrapBox:
         arguments = json.dumps(dict(call.arguments)).encode()
         await self._preload()
         result, answer = await self._run(packet, {}, arguments, timeout)
-        return self._outcome(result, answer)
+        return tool_outcome(result, answer, self._spec.limits)
 
     async def read_file(self, path: str, *, max_bytes: int = 16 * MiB) -> bytes:
         head = {"op": "read", "path": _relative(path), "max_bytes": max_bytes}
@@ -131,27 +152,21 @@ class BubblewrapBox:
         with anyio.CancelScope(shield=True):
             self._control.close()
             with anyio.move_on_after(END_PATIENCE):
-                await self._process.wait()
-            if self._process.popen.poll() is None:
-                self._process.popen.kill()
-                if self._cgroup is not None:
-                    self._cgroup.kill()
-                await self._process.wait()
-            self._process.release()
-            if self._cgroup is not None:
-                await anyio.to_thread.run_sync(self._cgroup.remove)
+                await self._holder.wait()
+            await self._holder.kill()
+            await self._holder.release()
 
     async def _run(self, packet: Head, head: Head, body: bytes, timeout: float | None) -> tuple[ExecResult, bytes]:
         """Runs a command or a tool; gives the process's fate and what came through its result pipe."""
         limits = self._spec.limits
         timeout = limits.wall_seconds if timeout is None else timeout
         started = time.monotonic()
-        kills = self._oom_kills()
+        kills = self._holder.oom_kills()
         alone = not self._running
-        head = head | {"deadline": started + timeout}
+        packet = packet | {"seconds": timeout}
         reply = await self._request(packet, head, body, limit=3 * limits.output_bytes, timeout=timeout + GRACE)
         alone = alone and not self._running
-        parsed = None if isinstance(reply, _Ended) else _parse(reply)
+        parsed = None if isinstance(reply, _Ended) else parse_reply(reply)
         if parsed is None:
             result = ExecResult(
                 None,
@@ -166,8 +181,8 @@ class BubblewrapBox:
             result, answer = parsed
         killed = result.signal == signal.SIGKILL or result.exit_code == 128 + signal.SIGKILL
         # the counter is the box's: with other calls running, only a killed process shows whose shortage it was
-        oom = self._oom_kills() > kills and not result.timed_out and (killed or alone)
-        return _with(result, oom, self._degraded), answer
+        oom = self._holder.oom_kills() > kills and not result.timed_out and (killed or alone)
+        return replace(result, out_of_memory=oom, degraded=self._degraded, backend=self._holder.backend), answer
 
     async def _file_request(self, head: Head, body: bytes = b"", *, limit: int = 0) -> Reply:
         reply = await self._request({"op": "file"}, head, body, limit=limit, timeout=FILE_TIMEOUT)
@@ -248,9 +263,9 @@ class BubblewrapBox:
 
     async def _broken(self) -> BoxClosedError:
         """Closes a box whose supervisor does not work any more."""
-        words = self._process.last_words()
+        words = self._holder.last_words()
         self._failure = "the box ended unexpectedly" + (f": {words}" if words else "")
-        self._process.popen.kill()
+        await self._holder.kill()
         await self.close()
         return self._closed_error()
 
@@ -258,76 +273,6 @@ class BubblewrapBox:
         if self._failure is None:
             return BoxClosedError("the box was closed", hint="Open a new one.")
         return BoxClosedError(self._failure, hint="Its workspace is lost; open a new box and restore a snapshot.")
-
-    def _oom_kills(self) -> int:
-        return 0 if self._cgroup is None else self._cgroup.oom_kills()
-
-    def _outcome(self, result: ExecResult, answer: bytes) -> PythonOutcome:
-        limits = self._spec.limits
-        error: ToolError | None = None
-        if result.timed_out:
-            error = ToolError("timeout", f"no result after {result.wall_seconds:.3g} s")
-        elif result.out_of_memory:
-            error = ToolError("out_of_memory", f"the memory limit of {limits.memory_bytes // MiB} MiB was reached")
-        elif answer:
-            return _decode_answer(answer, result)
-        elif result.omitted_stdout + result.omitted_stderr and result.signal == signal.SIGKILL:
-            error = ToolError("exception", "the tool printed far more than the output limit and was stopped")
-        elif result.signal is not None:
-            known = {each.value: each.name for each in signal.Signals}
-            name = known.get(result.signal, f"signal {result.signal}")
-            error = ToolError("exception", f"the tool's process was killed by {name}")
-        else:
-            error = ToolError("exception", f"the tool ended its process with exit code {result.exit_code}")
-        return PythonOutcome(None, error, result)
-
-
-def _decode_answer(answer: bytes, result: ExecResult) -> PythonOutcome:
-    """`{"value": …}` or `{"error": …}`, written by a process that ran the tool's code: it may be anything."""
-    try:
-        document = json.loads(answer, parse_constant=_refuse_constant)
-        if "error" not in document:
-            return PythonOutcome(cast(JsonValue, document["value"]), None, result)
-        error = document["error"]
-        kind: ToolErrorKind = "invalid_arguments" if error["kind"] == "invalid_arguments" else "exception"
-        return PythonOutcome(None, ToolError(kind, str(error["message"]), str(error.get("detail", ""))), result)
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return PythonOutcome(None, ToolError("exception", "the tool garbled its own result"), result)
-
-
-def _refuse_constant(name: str) -> JsonValue:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _parse(reply: Reply) -> tuple[ExecResult, bytes] | None:
-    """The fate of a process and the bytes of its result pipe; None where code in the box forged the answer."""
-    try:
-        return _read(reply)
-    except (KeyError, IndexError, TypeError, ValueError):
-        return None
-
-
-def _read(reply: Reply) -> tuple[ExecResult, bytes]:
-    head = reply.head
-    out, err, _ = head["lengths"]
-    totals = head["totals"]
-    result = ExecResult(
-        exit_code=head["exit_code"],
-        signal=head.get("signal"),
-        stdout=reply.body[:out],
-        stderr=reply.body[out : out + err],
-        omitted_stdout=totals[0] - out,
-        omitted_stderr=totals[1] - err,
-        timed_out=head.get("timed_out", False),
-        wall_seconds=head.get("wall_seconds", 0.0),
-        cpu_seconds=head.get("cpu_seconds", 0.0),
-        peak_memory_bytes=head.get("peak_memory_bytes"),
-    )
-    return result, reply.body[out + err :]
-
-
-def _with(result: ExecResult, out_of_memory: bool, degraded: tuple[LimitName, ...]) -> ExecResult:
-    return replace(result, out_of_memory=out_of_memory, degraded=degraded, backend=NAME)
 
 
 def _relative(path: str) -> str:

@@ -5,6 +5,6 @@ from pathlib import PurePosixPath
 
 sys.path.insert(0, str(PurePosixPath(__file__).parents[2]))
 
-from g4agent_bubblewrap.inside.supervisor import main
+from g4agent_box.inside.supervisor import main
 
 main(int(sys.argv[1]))

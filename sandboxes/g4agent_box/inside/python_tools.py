@@ -14,8 +14,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from g4agent_bubblewrap.inside.calls import Call, CallLimits, fork_and_run, prefer_as_victim
-from g4agent_bubblewrap.inside.protocol import (
+from g4agent_box.inside.calls import Call, CallLimits, fork_and_run, prefer_as_victim
+from g4agent_box.inside.protocol import (
     Head,
     receive_exactly,
     receive_head,
@@ -97,9 +97,9 @@ class ForkServer:
 
         def help_call() -> None:
             self._link.close()
-            head, body_length = receive_head(connection)
+            _, body_length = receive_head(connection)
             arguments = json.loads(receive_exactly(connection, body_length))
-            call = Call(connection, limits, head["deadline"])
+            call = Call(connection, limits, packet["deadline"])
             call.run(lambda result: _run_tool(name, arguments, result, limits.output_bytes), b"")
 
         pid = fork_and_run(help_call)

@@ -26,6 +26,18 @@ def set_dumpable(value: bool) -> None:
     _libc.prctl(_PR_SET_DUMPABLE, int(value), 0, 0, 0)
 
 
+def become_user(user: int | None) -> None:
+    """Gives up the present user, its groups and all capabilities for `user`; None, or the same one, changes nothing.
+
+    The kernel makes a process that did this undumpable.
+    """
+    if user is None or user == os.getuid():
+        return
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+
+
 def become_subreaper() -> None:
     """Makes orphans among this process's descendants its own children, however they detached themselves."""
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

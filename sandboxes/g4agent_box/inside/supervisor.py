@@ -12,14 +12,15 @@ import select
 import signal
 import socket
 import sys
+import time
 from typing import TYPE_CHECKING
 
-from g4agent_bubblewrap.inside import kernel
-from g4agent_bubblewrap.inside.calls import Call, CallLimits, fork_and_run, run_command
-from g4agent_bubblewrap.inside.protocol import READY, Head, receive_exactly, receive_head, receive_packet, send_packet
+from g4agent_box.inside import kernel
+from g4agent_box.inside.calls import Call, CallLimits, fork_and_run, run_command
+from g4agent_box.inside.protocol import READY, Head, receive_exactly, receive_head, receive_packet, send_packet
 
 if TYPE_CHECKING:
-    from g4agent_bubblewrap.inside.python_tools import ToolName
+    from g4agent_box.inside.python_tools import ToolName
 
 
 FORK_SERVER_PLACES = 32
@@ -96,12 +97,12 @@ class Supervisor:
             elif packet["op"] == "call":
                 self._call(packet, connection)
             elif packet["op"] == "exec":
-                self._helpers[packet["id"]] = fork_and_run(lambda: self._exec(connection))
+                self._helpers[packet["id"]] = fork_and_run(lambda: self._exec(connection, _deadline(packet)))
             else:
                 self._helpers[packet["id"]] = self._file_work(connection)
         return True
 
-    def _exec(self, connection: socket.socket) -> None:
+    def _exec(self, connection: socket.socket, deadline: float) -> None:
         """In the helper: runs a command."""
         limits = self._call_limits()
         self._close_all()
@@ -109,22 +110,23 @@ class Supervisor:
         stdin = receive_exactly(connection, body_length)
         environment = dict(os.environ) | head["env"]
         cwd = os.path.join(self._workspace, head["cwd"])
-        call = Call(connection, limits, head["deadline"])
+        call = Call(connection, limits, deadline)
         call.run(lambda result: run_command(head["argv"], environment, cwd), stdin)
 
     def _file_work(self, connection: socket.socket) -> int:
         """Forks a helper that reads or writes files of the workspace."""
-        from g4agent_bubblewrap.inside.files import Workspace
+        from g4agent_box.inside.files import Workspace
 
         def work() -> None:
             self._close_all()
+            kernel.become_user(self._limits["user"])
             Workspace(connection, self._workspace).serve()
 
         return fork_and_run(work)
 
     def _call(self, packet: Head, connection: socket.socket) -> None:
         """Hands a call to its tool's fork server, which is started at the first call."""
-        from g4agent_bubblewrap.inside.python_tools import ToolName
+        from g4agent_box.inside.python_tools import ToolName
 
         key = (packet["module"], packet["file"])
         server = self._servers.get(key)
@@ -133,12 +135,17 @@ class Supervisor:
         server.helpers = {request: pid for request, pid in server.helpers.items() if not pid or kernel.exists(pid)}
         server.helpers[packet["id"]] = 0
         limits = self._call_limits()
-        request = {"id": packet["id"], "attribute": packet["attribute"], "limits": limits._asdict()}
+        request = {
+            "id": packet["id"],
+            "attribute": packet["attribute"],
+            "limits": limits._asdict(),
+            "deadline": _deadline(packet),
+        }
         with contextlib.suppress(OSError):  # the server has just died: the closed connection tells the host
             send_packet(server.link, request, connection.fileno())
 
     def _start_server(self, name: ToolName, connection: socket.socket) -> Server:
-        from g4agent_bubblewrap.inside.python_tools import ForkServer
+        from g4agent_box.inside.python_tools import ForkServer
 
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
@@ -204,7 +211,10 @@ class Supervisor:
     def _call_limits(self) -> CallLimits:
         """The limits of the next call; the box's own processes come on top of the process limit."""
         servers = self._all_servers()
-        return self._limits_with(3 + len(servers) + len(self._helpers) + sum(len(each.helpers) for each in servers))
+        own = len(servers) + sum(len(each.helpers) for each in servers)
+        if self._limits["user"] is None:  # else the kernel counts the supervisor and its helpers with their own user
+            own += 3 + len(self._helpers)
+        return self._limits_with(own)
 
     def _limits_with(self, own_processes: int) -> CallLimits:
         processes = self._limits["processes"]
@@ -219,9 +229,15 @@ class Supervisor:
         os.close(self._wake_write)
 
 
+def _deadline(packet: Head) -> float:
+    """When a call must have ended, on the monotonic clock in here; the host's may be another."""
+    seconds: float = packet["seconds"]
+    return time.monotonic() + seconds
+
+
 def _preload() -> None:
     # imported late, as in _file_work: a box that only runs commands starts in half the time
-    from g4agent_bubblewrap.inside.python_tools import preload
+    from g4agent_box.inside.python_tools import preload
 
     preload()
 
@@ -232,5 +248,6 @@ def main(control_fd: int) -> None:
     os.closerange(control_fd + 1, 4096)
     os.set_inheritable(control_fd, False)
     kernel.set_dumpable(False)
+    kernel.become_subreaper()  # for where process 1 is another one
     control = socket.socket(fileno=control_fd)
     Supervisor(control).run()

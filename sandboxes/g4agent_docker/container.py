@@ -1,0 +1,205 @@
+"""One box's container: how it is closed off, started, reached, ended and removed."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+
+from g4agent.ports.sandbox import BoxSpec, MiB
+from g4agent_box.box import WORKSPACE
+from g4agent_box.host import INSIDE, inside_folder, package_dirs, tool_folders
+from g4agent_docker.engine import NAME, translated
+from g4agent_docker.link import Link
+from g4agent_docker.profile import seccomp_profile
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+    from docker.models.containers import Container
+
+PACKAGES = f"{INSIDE}/packages"
+OWN_PROCESSES = 64
+"""Places for the box's own processes, on top of the limit, which the kernel counts for the tools' user."""
+TMP_BYTES = 64 * MiB
+SHM_BYTES = 16 * MiB
+INODES = 100_000
+"""Files that each private folder may hold."""
+OWNER_LABEL = "g4agent.owner"
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerPlan:
+    """What distinguishes one container from another."""
+
+    image: str
+    user: int
+    label: str
+    lease: float
+    runtime: str | None
+
+    def options(self, spec: BoxSpec) -> dict[str, Any]:
+        """Arguments of `containers.create`: closed until opened.
+
+        Process 1 is root without rights, but for those that let it change to `user` and end `user`'s processes.
+        """
+        limits = spec.limits
+        size = limits.workspace_bytes
+        options = f"rw,exec,nosuid,nodev,nr_inodes={INODES}"
+        return {
+            "image": self.image,
+            "entrypoint": ["python3", "-I", "-B", f"{INSIDE}/g4agent_box/inside/container.py", str(self.lease)],
+            "command": [],
+            "environment": self._environment(spec),
+            "labels": {OWNER_LABEL: self.label},
+            "name": self.label,
+            "hostname": "g4agent",
+            "user": "0:0",
+            "working_dir": "/",
+            "stdin_open": True,
+            "auto_remove": True,
+            "network_mode": "none",
+            "read_only": True,
+            "cap_drop": ["ALL"],
+            "cap_add": ["SETUID", "SETGID", "KILL"],
+            "security_opt": ["no-new-privileges", f"seccomp={seccomp_profile()}"],
+            "ipc_mode": "private",
+            "mem_limit": limits.memory_bytes,
+            "memswap_limit": limits.memory_bytes,
+            "pids_limit": limits.processes + OWN_PROCESSES,
+            "nano_cpus": int(limits.cpus * 1e9),
+            "shm_size": SHM_BYTES,
+            "tmpfs": {
+                WORKSPACE: f"{options},size={size},mode=0755,uid={self.user},gid={self.user}",
+                "/tmp": f"{options},size={min(TMP_BYTES, size)},mode=1777",
+            },
+            "mounts": self._mounts(spec),
+            "log_config": {"Type": "none", "Config": {}},
+            **({} if self.runtime is None else {"runtime": self.runtime}),
+        }
+
+    @staticmethod
+    def _environment(spec: BoxSpec) -> dict[str, str]:
+        standard = {"HOME": "/tmp", "USER": "agent", "LANG": "C.UTF-8", "TMPDIR": "/tmp", "PYTHONUNBUFFERED": "1"}
+        return {**standard, **spec.env}
+
+    @staticmethod
+    def _mounts(spec: BoxSpec) -> list[dict[str, Any]]:
+        shown = {f"{INSIDE}/g4agent_box/inside": inside_folder()}
+        shown |= {f"{PACKAGES}/{path.name}": path for path in package_dirs()}
+        shown |= {str(path): path for path in tool_folders(spec)}
+        shown |= {target: source.resolve() for target, source in spec.sockets.items()}
+        return [
+            {"Type": "bind", "Source": str(source), "Target": target, "ReadOnly": True}
+            for target, source in sorted(shown.items())
+        ]
+
+
+class RunningContainer:
+    """A started container; see `g4agent_box.box.Holder`."""
+
+    backend = NAME
+
+    def __init__(self, client: DockerClient, container: Container, link: Link) -> None:
+        self._client = client
+        self._container = container
+        self._link = link
+        self._counter: Path | None = None
+        """The kernel's count of memory kills; None where this process cannot see it."""
+
+    def find_counter(self) -> None:
+        """Looks for the container's control group on this host."""
+        pid = self._client.api.inspect_container(str(self._container.id))["State"]["Pid"]
+        self._counter = memory_counter(pid)
+
+    def last_words(self) -> str:
+        return self._link.last_words() or "the engine or the container is gone"
+
+    def oom_kills(self) -> int:
+        return 0 if self._counter is None else read_oom_kills(self._counter)
+
+    async def wait(self) -> None:
+        """Waits until the engine has let go of the container's streams, which it does at its end."""
+        await anyio.wait_readable(self._link.ended)
+
+    async def kill(self) -> None:
+        """Ends the container by removing it. The engine is given a few seconds; the box's lease ends it without one."""
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(remove, self._client, str(self._container.id))
+            self._link.cut()
+
+    async def release(self) -> None:
+        self._link.cut()
+        await anyio.to_thread.run_sync(self._link.release)
+
+
+def remove(client: DockerClient, container: str) -> None:
+    """Ends and removes a container, if it is there and the engine answers."""
+    from docker.errors import APIError, DockerException
+    from requests.exceptions import RequestException
+
+    try:
+        client.api.remove_container(container, force=True)
+    except APIError:
+        return  # it is gone, or on its way: `auto_remove`
+    except (DockerException, RequestException, OSError):
+        return  # no engine; process 1 ends when it hears nothing more
+
+
+def start(client: DockerClient, plan: ContainerPlan, spec: BoxSpec, control: socket.socket) -> RunningContainer:
+    """Creates, attaches to and starts a container; `control` is the far end of the box's control socket.
+
+    Raises:
+        SandboxUnavailableError: The engine refuses.
+    """
+    with translated("the box's container cannot be made"):
+        container = client.containers.create(**plan.options(spec))
+    try:
+        with translated("the box's container cannot be reached"):
+            attached = _attach(client, str(container.id))
+        link = Link(attached, control, plan.lease)
+        running = RunningContainer(client, container, link)
+        try:
+            with translated("the box's container cannot be started"):
+                container.start()
+                running.find_counter()
+        except BaseException:
+            link.cut()
+            link.release()
+            raise
+    except BaseException:
+        remove(client, str(container.id))
+        raise
+    return running
+
+
+def _attach(client: DockerClient, container: str) -> socket.socket:
+    """The container's streams as a socket of this process alone."""
+    wrapped: Any = client.api.attach_socket(container, {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
+    with wrapped:
+        return socket.socket(fileno=os.dup(wrapped.fileno()))
+
+
+def memory_counter(pid: int) -> Path | None:
+    """The file with the memory kills of a process's control group, version 1 or 2, as seen from this process."""
+    try:
+        groups = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    paths = {controllers: path for _, controllers, path in (line.split(":", 2) for line in groups)}
+    candidates = [Path(f"/sys/fs/cgroup/memory{paths.get('memory', '')}/memory.oom_control")]
+    candidates.append(Path(f"/sys/fs/cgroup{paths.get('', '')}/memory.events"))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def read_oom_kills(file: Path) -> int:
+    """The counter `oom_kill`, 0 once the group is gone."""
+    try:
+        lines = file.read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
