@@ -7,6 +7,7 @@ They are part of the page format: run this only together with a new format versi
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -25,8 +26,8 @@ def scalar(bits: int) -> list[float]:
     normal, count = NormalDist(), 1 << bits
     levels = [normal.inv_cdf((i + 0.5) / count) for i in range(count)]
     while True:
-        edges = [-math.inf, *((a + b) / 2 for a, b in zip(levels, levels[1:], strict=False)), math.inf]
-        cells = list(zip(edges, edges[1:], strict=False))
+        edges = [-math.inf, *((a + b) / 2 for a, b in itertools.pairwise(levels)), math.inf]
+        cells = list(itertools.pairwise(edges))
         better = [(pdf(a) - pdf(b)) / (normal.cdf(b) - normal.cdf(a)) for a, b in cells]
         if max(abs(a - b) for a, b in zip(levels, better, strict=True)) < 1e-12:
             return [round((better[i] - better[-1 - i]) / 2, 7) for i in range(count)]  # exactly odd
