@@ -1,4 +1,4 @@
-"""Computes the codebooks of the compressed KV cache, and writes them to runtimes/g4agent_torch/turboquant/codebooks.json.
+"""Computes the codebooks of the compressed KV cache: runtimes/g4agent_torch/turboquant/codebooks.json.
 
 They are part of the page format: run this only together with a new format version. Some minutes on one core.
 

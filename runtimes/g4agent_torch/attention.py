@@ -58,11 +58,16 @@ def masks(past: int, length: int, window: int, device: torch.device) -> dict[str
     """
     if length == 1:
         return {"full_attention": None, "sliding_attention": None}
-    query = torch.arange(past, past + length, device=device)[:, None]  # positions, [Q, 1]
-    key = torch.arange(past + length, device=device)[None, :]  # [1, S]
-    full = (key <= query)[None, None] if past else None
+    full = causal_mask(past, length, None, device)[None, None] if past else None
     sliding = None
     if past + length > window or past:
-        key = key[:, max(0, past - window + 1) :]
-        sliding = ((key <= query) & (query - key < window))[None, None]
+        sliding = causal_mask(min(past, window - 1), length, window, device)[None, None]
     return {"full_attention": full, "sliding_attention": sliding}
+
+
+def causal_mask(past: int, length: int, window: int | None, device: torch.device) -> Tensor:
+    """Boolean [length, past + length], True where a query sees a key: itself and, at most `window - 1`, before it."""
+    query = torch.arange(past, past + length, device=device)[:, None]
+    key = torch.arange(past + length, device=device)[None, :]
+    seen = key <= query
+    return seen if window is None else seen & (query - key < window)

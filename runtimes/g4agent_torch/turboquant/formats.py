@@ -23,7 +23,7 @@ class ValueOnly:
     key_norm: Tensor
     """`k_norm.weight`, [head_dim]."""
     frequencies: Tensor
-    """Radians per position of each rotary pair, float32 [rotary_dim / 2]; pair i is dimensions i and head_dim / 2 + i."""
+    """Radians per position of each rotary pair, float32 [rotary_dim / 2]; pair i: dimensions i, head_dim / 2 + i."""
     rotary: Tensor
     """Indices of the dimensions that carry positions: first members of the pairs, then second, [rotary_dim]."""
     rest: Tensor
