@@ -23,6 +23,7 @@ def chat(
     allow_degraded: o.Degraded = None,
     device: o.Device = None,
     dtype: o.Dtype = None,
+    kv_bits: o.KvBits = None,
     context_length: o.ContextLength = None,
     offline: o.Offline = False,
     as_json: o.AsJson = False,
@@ -60,6 +61,7 @@ def chat(
             allow_degraded=allow_degraded,
             device=device,
             dtype=dtype,
+            kv_bits=kv_bits,
             context_length=context_length,
             offline=offline,
         )

@@ -20,6 +20,7 @@ def run(
     allow_degraded: o.Degraded = None,
     device: o.Device = None,
     dtype: o.Dtype = None,
+    kv_bits: o.KvBits = None,
     context_length: o.ContextLength = None,
     offline: o.Offline = False,
     as_json: o.AsJson = False,
@@ -47,6 +48,7 @@ def run(
             allow_degraded=allow_degraded,
             device=device,
             dtype=dtype,
+            kv_bits=kv_bits,
             context_length=context_length,
             offline=offline,
         ).configure()

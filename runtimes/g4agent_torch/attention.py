@@ -50,19 +50,19 @@ def packed_sdpa(
 AttentionInterface.register(PACKED_SDPA, packed_sdpa)
 
 
-def masks(past: int, length: int, window: int, device: torch.device) -> dict[str, Tensor | None]:
+def masks(past: int, length: int, window: int, device: torch.device, *, full: bool = True) -> dict[str, Tensor | None]:
     """Masks for `length` tokens after `past` cached ones, per layer type; None where `packed_sdpa` needs none.
 
     A full layer offers the keys of all positions. A sliding one offers the last `window - 1` cached keys and the new
-    ones; a query sees itself and the `window - 1` positions before it.
+    ones; a query sees itself and the `window - 1` positions before it. `full` is False where full layers need none.
     """
     if length == 1:
         return {"full_attention": None, "sliding_attention": None}
-    full = causal_mask(past, length, None, device)[None, None] if past else None
+    everything = causal_mask(past, length, None, device)[None, None] if past and full else None
     sliding = None
     if past + length > window or past:
         sliding = causal_mask(min(past, window - 1), length, window, device)[None, None]
-    return {"full_attention": full, "sliding_attention": sliding}
+    return {"full_attention": everything, "sliding_attention": sliding}
 
 
 def causal_mask(past: int, length: int, window: int | None, device: torch.device) -> Tensor:

@@ -83,8 +83,8 @@ class DenseKVCache:
 
     def __init__(self, layers: list[Any]) -> None:
         self._cache = Cache(layers=layers)
-        self._windows = [layer for layer in layers if isinstance(layer, WindowLayer)]
-        self._full = [layer for layer in layers if isinstance(layer, GrowingLayer)]
+        self._windows = [layer for layer in layers if hasattr(layer, "span")]
+        self._full = [layer for layer in layers if hasattr(layer, "cut")]
         self._marks: dict[int, list[Span]] = {}
 
     @property
@@ -114,12 +114,12 @@ class DenseKVCache:
         if length >= self.length:
             return self.length
         current = [layer.span for layer in self._windows if layer.span is not None]
-        best = max([current, *self._marks.values()], key=lambda spans: spans[0].restorable(length))
-        restored = best[0].restorable(length)
+        best = max([current, *self._marks.values()], key=lambda spans: _restorable(spans, length))
+        restored = _restorable(best, length)
         for layer, span in zip(self._windows, best, strict=True):
             layer.span = span if restored else None
         for full in self._full:
-            full.length = restored
+            full.cut(restored)
         self._marks = {at: spans for at, spans in self._marks.items() if at <= restored}
         # Spans overlap: what was cut must be gone from each of them, or a later cut could bring it back.
         for span in [*best, *(span for spans in self._marks.values() for span in spans)]:
@@ -159,6 +159,9 @@ class GrowingLayer(CacheLayerMixin):
         self.values[:, :, self.length : end] = value_states
         self.length = end
         return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def cut(self, length: int) -> None:
+        self.length = length
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.length + query_length, 0
@@ -235,6 +238,11 @@ class WindowLayer(CacheLayerMixin):
 
     def get_max_length(self) -> int:
         return self.window
+
+
+def _restorable(spans: list[Span], length: int) -> int:
+    """The longest prefix of at most `length` tokens that all spans can continue; 0 if only the empty one."""
+    return min(span.restorable(length) for span in spans)
 
 
 def extended(span: Span, key_states: Tensor, value_states: Tensor, kept: int) -> Span:

@@ -50,10 +50,7 @@ class PagedLayer(CacheLayerMixin):
 
     def coded_pages(self, position: int) -> int:
         """Pages that the query at `position` reads as codes."""
-        due = (position + 1 - SINKS) // self.format.tokens - TAIL_PAGES
-        assert self.span is not None
-        gone = max(0, self.span.base - SINKS) // self.format.tokens  # after a deep cut, less is in full precision
-        return max(0, due, gone)
+        return max(0, (position + 1 - SINKS) // self.format.tokens - TAIL_PAGES)
 
     def start_of(self, page: int) -> int:
         """The position of a page's first token."""
@@ -79,18 +76,8 @@ class PagedLayer(CacheLayerMixin):
             self.pages.append(self.format.encode(keys[0], values[0]))
         return self, self
 
-    def restorable(self, length: int) -> int:
-        """The longest prefix of at most `length` tokens that pages alone can continue."""
-        whole = min(len(self.pages), max(0, length - SINKS) // self.format.tokens)
-        return self.start_of(whole) if whole else 0
-
-    def cut(self, length: int, span: Span | None) -> None:
-        """Goes back to `length` tokens, with a tail that reaches there; None: from whole pages, or to nothing."""
-        if span is None and length:
-            assert self.sinks is not None
-            keys, values = self.sinks
-            span = Span(keys[:, :, :0], values[:, :, :0], length, length, TAIL_PAGES * self.format.tokens)
-        self.span = span
+    def cut(self, length: int) -> None:
+        """Drops the pages that reach beyond `length` tokens; whoever cuts sets a tail that reaches there."""
         del self.pages[max(0, length - SINKS) // self.format.tokens :]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -112,7 +99,7 @@ class PagedLayer(CacheLayerMixin):
                 groups[-1] = pages, groups[-1][1] + 1
             else:
                 groups.append((pages, 1))
-        outs = []
+        outs: list[Tensor] = []
         for pages, count in groups:
             done = sum(out.shape[1] for out in outs)
             outs.append(self._attend_group(query[:, done : done + count], past + done, pages))
@@ -159,4 +146,4 @@ def paged_attention(
     return packed_sdpa(module, query, key, value, attention_mask, scaling)
 
 
-AttentionInterface.register(PAGED, paged_attention)  # type: ignore[arg-type]
+AttentionInterface.register(PAGED, paged_attention)

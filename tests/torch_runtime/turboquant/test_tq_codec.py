@@ -37,7 +37,7 @@ def test_a_rate_counts_everything_and_packing_loses_nothing(size: int, rate: str
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("size", SIZES)
 def test_distortion_and_slope(size: int, rate: str) -> None:
-    """At a finite size coordinates are a little better than normal (Beta), so the table is an upper bound within 6 %."""
+    """At a finite size coordinates are a little better than normal (Beta): the table is an upper bound."""
     x = normal(12_800, size).view(-1, 128, size)
     main, tail, width = SEGMENTS[rate]
     expected = (main * (size - width) + tail * width) / size
