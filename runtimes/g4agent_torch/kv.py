@@ -93,7 +93,8 @@ class DenseKVCache:
 
     @property
     def length(self) -> int:
-        return self._full[0].length
+        length: int = self._full[0].length
+        return length
 
     def mark(self, length: int) -> None:
         """Holds on to the present window buffers: no copy, but memory of up to two windows per mark.

@@ -92,17 +92,21 @@ def _codevecs(codes: Tensor, order: Order) -> Tensor:
     tokens, units = codes.shape[-2:]
     if order is Order.KEY:
         split = codes.unflatten(-1, (units // 4, 4)).unflatten(-3, (tokens // TOKEN_BLOCK, 2, 16))
-        return split.movedim(-2, -4).flatten(-2).flatten(-4, -2)  # [..., block, u, half, i, j]
+        made: Tensor = split.movedim(-2, -4).flatten(-2).flatten(-4, -2)  # [..., block, u, half, i, j]
+        return made
     split = codes.unflatten(-1, (units // UNIT_BLOCK, 16)).unflatten(-3, (tokens // 4, 4))  # [..., t, j, u, i]
-    return split.movedim(-2, -4).transpose(-1, -2).flatten(-2).flatten(-3, -2)  # [..., u, t, i, j]
+    made: Tensor = split.movedim(-2, -4).transpose(-1, -2).flatten(-2).flatten(-3, -2)  # [..., u, t, i, j]
+    return made
 
 
 def _codes(codevecs: Tensor, tokens: int, units: int, order: Order) -> Tensor:
     if order is Order.KEY:
         split = codevecs.unflatten(-1, (16, 4)).unflatten(-3, (tokens // TOKEN_BLOCK, units // 4, 2))
-        return split.movedim(-4, -2).flatten(-2).flatten(-4, -2)
+        made: Tensor = split.movedim(-4, -2).flatten(-2).flatten(-4, -2)
+        return made
     split = codevecs.unflatten(-1, (16, 4)).unflatten(-3, (units // UNIT_BLOCK, tokens // 4))
-    return split.transpose(-1, -2).movedim(-4, -2).flatten(-2).flatten(-3, -2)
+    made = split.transpose(-1, -2).movedim(-4, -2).flatten(-2).flatten(-3, -2)
+    return made
 
 
 def bundle(codevecs: Tensor, bits: int) -> Tensor:
@@ -139,7 +143,8 @@ def _interleave(codevecs: Tensor, bits: int) -> Tensor:
     rows = groups[..., 0, :]
     for n in range(1, 8 // bits):
         rows = rows | groups[..., n, :] << bits * n
-    return rows
+    made: Tensor = rows
+    return made
 
 
 def _separate(rows: Tensor, bits: int) -> Tensor:
