@@ -91,22 +91,18 @@ def _codevecs(codes: Tensor, order: Order) -> Tensor:
     """[..., P, units] → [..., codevecs, 64]."""
     tokens, units = codes.shape[-2:]
     if order is Order.KEY:
-        split = codes.unflatten(-1, (units // 4, 4)).unflatten(-3, (tokens // TOKEN_BLOCK, 2, 16))
-        made: Tensor = split.movedim(-2, -4).flatten(-2).flatten(-4, -2)  # [..., block, u, half, i, j]
-        return made
+        split: Tensor = codes.unflatten(-1, (units // 4, 4)).unflatten(-3, (tokens // TOKEN_BLOCK, 2, 16))
+        return split.movedim(-2, -4).flatten(-2).flatten(-4, -2)  # [..., block, u, half, i, j]
     split = codes.unflatten(-1, (units // UNIT_BLOCK, 16)).unflatten(-3, (tokens // 4, 4))  # [..., t, j, u, i]
-    made: Tensor = split.movedim(-2, -4).transpose(-1, -2).flatten(-2).flatten(-3, -2)  # [..., u, t, i, j]
-    return made
+    return split.movedim(-2, -4).transpose(-1, -2).flatten(-2).flatten(-3, -2)  # [..., u, t, i, j]
 
 
 def _codes(codevecs: Tensor, tokens: int, units: int, order: Order) -> Tensor:
     if order is Order.KEY:
-        split = codevecs.unflatten(-1, (16, 4)).unflatten(-3, (tokens // TOKEN_BLOCK, units // 4, 2))
-        made: Tensor = split.movedim(-4, -2).flatten(-2).flatten(-4, -2)
-        return made
+        split: Tensor = codevecs.unflatten(-1, (16, 4)).unflatten(-3, (tokens // TOKEN_BLOCK, units // 4, 2))
+        return split.movedim(-4, -2).flatten(-2).flatten(-4, -2)
     split = codevecs.unflatten(-1, (16, 4)).unflatten(-3, (units // UNIT_BLOCK, tokens // 4))
-    made = split.transpose(-1, -2).movedim(-4, -2).flatten(-2).flatten(-3, -2)
-    return made
+    return split.transpose(-1, -2).movedim(-4, -2).flatten(-2).flatten(-3, -2)
 
 
 def bundle(codevecs: Tensor, bits: int) -> Tensor:
@@ -139,14 +135,14 @@ def unbundle(rows: Tensor, bits: int) -> Tensor:
 
 
 def _interleave(codevecs: Tensor, bits: int) -> Tensor:
-    groups = codevecs.unflatten(-2, (bits, 8 // bits))
+    groups: Tensor = codevecs.unflatten(-2, (bits, 8 // bits))
     rows = groups[..., 0, :]
     for n in range(1, 8 // bits):
         rows = rows | groups[..., n, :] << bits * n
-    made: Tensor = rows
-    return made
+    return rows
 
 
 def _separate(rows: Tensor, bits: int) -> Tensor:
     mask = (1 << bits) - 1
-    return torch.stack([rows >> bits * n & mask for n in range(8 // bits)], -2).flatten(-3, -2)
+    separated = torch.stack([rows >> bits * n & mask for n in range(8 // bits)], -2)
+    return separated.flatten(-3, -2)
