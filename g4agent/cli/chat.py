@@ -24,6 +24,7 @@ def chat(
     sandbox: o.SandboxName = None,
     device: o.Device = None,
     dtype: o.Dtype = None,
+    kv_bits: o.KvBits = None,
     context_length: o.ContextLength = None,
     offline: o.Offline = False,
     as_json: o.AsJson = False,
@@ -62,6 +63,7 @@ def chat(
             sandbox=sandbox,
             device=device,
             dtype=dtype,
+            kv_bits=kv_bits,
             context_length=context_length,
             offline=offline,
         )

@@ -36,6 +36,7 @@ SandboxName = Annotated[str | None, typer.Option("--sandbox", help="Where tools 
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[str | None, typer.Option(help="auto, float32, bfloat16.")]
 ContextLength = Annotated[int | None, typer.Option(min=256, help="Tokens that a session may have.")]
+KvBits = Annotated[str | None, typer.Option("--kv-bits", help="16, 4, 3.5 or 2.5: bits per number of the KV cache.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never ask the model hub.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show everything, and tracebacks of errors.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object per event on standard output.")]
@@ -56,6 +57,7 @@ class AgentOptions:
     device: str | None = None
     dtype: str | None = None
     context_length: int | None = None
+    kv_bits: str | None = None
     offline: bool = False
 
     def configure(self) -> Agent:
@@ -87,7 +89,7 @@ class AgentOptions:
         return agent.replace(**changes)
 
     def _model_options(self) -> dict[str, Any]:
-        names = ("device", "dtype", "context_length")
+        names = ("device", "dtype", "context_length", "kv_bits")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return given | ({"offline": True} if self.offline else {})
 

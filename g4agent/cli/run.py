@@ -21,6 +21,7 @@ def run(
     sandbox: o.SandboxName = None,
     device: o.Device = None,
     dtype: o.Dtype = None,
+    kv_bits: o.KvBits = None,
     context_length: o.ContextLength = None,
     offline: o.Offline = False,
     as_json: o.AsJson = False,
@@ -49,6 +50,7 @@ def run(
             sandbox=sandbox,
             device=device,
             dtype=dtype,
+            kv_bits=kv_bits,
             context_length=context_length,
             offline=offline,
         ).configure()

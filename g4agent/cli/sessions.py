@@ -68,6 +68,7 @@ def resume(
     allow_degraded: o.Degraded = None,
     device: o.Device = None,
     dtype: o.Dtype = None,
+    kv_bits: o.KvBits = None,
     offline: o.Offline = False,
     as_json: o.AsJson = False,
     verbose: o.Verbose = False,
@@ -87,6 +88,7 @@ def resume(
             allow_degraded=allow_degraded,
             device=device,
             dtype=dtype,
+            kv_bits=kv_bits,
             offline=offline,
         )
         configured = stored_agent(id, chosen)

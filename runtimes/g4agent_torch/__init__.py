@@ -27,6 +27,7 @@ def load(
     context_length: int | None = None,
     offline: bool = False,
     prefill_chunk: int | None = None,
+    kv_bits: str = "16",
     progress: Callable[[str], None] | None = None,
 ) -> TorchRuntime:
     """Loads a Gemma 4 checkpoint.
@@ -41,6 +42,8 @@ def load(
         offline: Never ask the hub, as if HF_HUB_OFFLINE=1 were set; a hub id must then be in the local cache.
         prefill_chunk: Tokens per forward pass of a prompt. Cancelling waits for one pass, so the default is 256 on a
             CPU and 2048 elsewhere.
+        kv_bits: Bits per number that full-attention layers keep of old keys and values, everything counted: `4`, `3.5`,
+            `2.5`, or `16` for the precision of the weights.
         progress: Called with one line per stage. Default: transformers' bars where stderr is a terminal, plain lines
             on stderr where it is not.
 
@@ -65,5 +68,6 @@ def load(
         context_length=context_length,
         offline=offline,
         prefill_chunk=prefill_chunk,
+        kv_bits=kv_bits,
         progress=progress,
     )

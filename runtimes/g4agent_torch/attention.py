@@ -50,19 +50,24 @@ def packed_sdpa(
 AttentionInterface.register(PACKED_SDPA, packed_sdpa)
 
 
-def masks(past: int, length: int, window: int, device: torch.device) -> dict[str, Tensor | None]:
+def masks(past: int, length: int, window: int, device: torch.device, *, full: bool = True) -> dict[str, Tensor | None]:
     """Masks for `length` tokens after `past` cached ones, per layer type; None where `packed_sdpa` needs none.
 
     A full layer offers the keys of all positions. A sliding one offers the last `window - 1` cached keys and the new
-    ones; a query sees itself and the `window - 1` positions before it.
+    ones; a query sees itself and the `window - 1` positions before it. `full` is False where full layers need none.
     """
     if length == 1:
         return {"full_attention": None, "sliding_attention": None}
-    query = torch.arange(past, past + length, device=device)[:, None]  # positions, [Q, 1]
-    key = torch.arange(past + length, device=device)[None, :]  # [1, S]
-    full = (key <= query)[None, None] if past else None
+    everything = causal_mask(past, length, None, device)[None, None] if past and full else None
     sliding = None
     if past + length > window or past:
-        key = key[:, max(0, past - window + 1) :]
-        sliding = ((key <= query) & (query - key < window))[None, None]
-    return {"full_attention": full, "sliding_attention": sliding}
+        sliding = causal_mask(min(past, window - 1), length, window, device)[None, None]
+    return {"full_attention": everything, "sliding_attention": sliding}
+
+
+def causal_mask(past: int, length: int, window: int | None, device: torch.device) -> Tensor:
+    """Boolean [length, past + length], True where a query sees a key: itself and, at most `window - 1`, before it."""
+    query = torch.arange(past, past + length, device=device)[:, None]
+    key = torch.arange(past + length, device=device)[None, :]
+    seen = key <= query
+    return seen if window is None else seen & (query - key < window)

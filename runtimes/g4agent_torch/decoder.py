@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from g4agent_torch.attention import masks
+from g4agent_torch.attention import PACKED_SDPA, masks
 from g4agent_torch.kv import KVCache
 
 
@@ -29,8 +29,10 @@ class Decoder:
         self._text: Any = model.get_decoder()
         self._head: nn.Module = model.get_output_embeddings()
         self._text.set_attn_implementation(attention)
+        self._full_masks = attention == PACKED_SDPA  # others are causal by themselves
         parts = nn.ModuleList([self._text, self._head]).to(device)
         self.device = device
+        self.text_model: PreTrainedModel = self._text
         self.config = self._text.config
         self.vocab_size: int = self.config.vocab_size
         self.parameters = sum(parameter.numel() for parameter in parts.parameters())
@@ -45,7 +47,7 @@ class Decoder:
         hidden = self._text(
             input_ids=torch.tensor([ids], device=device),
             position_ids=torch.arange(past, past + len(ids), device=device)[None],
-            attention_mask=masks(past, len(ids), self.config.sliding_window, device),
+            attention_mask=masks(past, len(ids), self.config.sliding_window, device, full=self._full_masks),
             past_key_values=kv.layers,
             use_cache=True,
             logits_to_keep=1,  # the layers that share keys and values need no more

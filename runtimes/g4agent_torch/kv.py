@@ -83,8 +83,8 @@ class DenseKVCache:
 
     def __init__(self, layers: list[Any]) -> None:
         self._cache = Cache(layers=layers)
-        self._windows = [layer for layer in layers if isinstance(layer, WindowLayer)]
-        self._full = [layer for layer in layers if isinstance(layer, GrowingLayer)]
+        self._windows = [layer for layer in layers if hasattr(layer, "span")]
+        self._full = [layer for layer in layers if hasattr(layer, "cut")]
         self._marks: dict[int, list[Span]] = {}
 
     @property
@@ -93,7 +93,8 @@ class DenseKVCache:
 
     @property
     def length(self) -> int:
-        return self._full[0].length
+        length: int = self._full[0].length
+        return length
 
     def mark(self, length: int) -> None:
         """Holds on to the present window buffers: no copy, but memory of up to two windows per mark.
@@ -114,12 +115,12 @@ class DenseKVCache:
         if length >= self.length:
             return self.length
         current = [layer.span for layer in self._windows if layer.span is not None]
-        best = max([current, *self._marks.values()], key=lambda spans: spans[0].restorable(length))
-        restored = best[0].restorable(length)
+        best = max([current, *self._marks.values()], key=lambda spans: _restorable(spans, length))
+        restored = _restorable(best, length)
         for layer, span in zip(self._windows, best, strict=True):
             layer.span = span if restored else None
         for full in self._full:
-            full.length = restored
+            full.cut(restored)
         self._marks = {at: spans for at, spans in self._marks.items() if at <= restored}
         # Spans overlap: what was cut must be gone from each of them, or a later cut could bring it back.
         for span in [*best, *(span for spans in self._marks.values() for span in spans)]:
@@ -160,6 +161,9 @@ class GrowingLayer(CacheLayerMixin):
         self.length = end
         return self.keys[:, :, :end], self.values[:, :, :end]
 
+    def cut(self, length: int) -> None:
+        self.length = length
+
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.length + query_length, 0
 
@@ -177,11 +181,21 @@ class Span:
     beyond it.
     """
 
-    __slots__ = ("base", "end", "floor", "keys", "values")
+    __slots__ = ("base", "end", "floor", "keys", "values", "window")
 
     def __init__(self, keys: Tensor, values: Tensor, base: int, end: int, window: int) -> None:
-        self.keys, self.values, self.base, self.end = keys, values, base, end
+        self.keys, self.values, self.base, self.end, self.window = keys, values, base, end, window
         self.floor = base + window - 1 if base else 0  # the shortest length whose window is wholly here
+
+    @classmethod
+    def empty(cls, key_states: Tensor, value_states: Tensor, window: int) -> Span:
+        """No positions yet, for states shaped like these."""
+        return cls(key_states[:, :, :0], value_states[:, :, :0], 0, 0, window)
+
+    def rows(self, start: int, end: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of positions `start` to `end`: views [1, KV, end - start, D]."""
+        kept = slice(start - self.base, end - self.base)
+        return self.keys[:, :, kept], self.values[:, :, kept]
 
     def restorable(self, length: int) -> int:
         """The longest prefix of at most `length` tokens that this span can continue; 0 if only the empty one."""
@@ -204,29 +218,17 @@ class WindowLayer(CacheLayerMixin):
         self.span: Span | None = None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        keys = key_states.new_empty((*key_states.shape[:2], 0, key_states.shape[3]))
-        values = value_states.new_empty((*value_states.shape[:2], 0, value_states.shape[3]))
-        self.span = Span(keys, values, 0, 0, self.window)
+        self.span = Span.empty(key_states, value_states, self.window)
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Adds [1, KV, Q, D] and returns the last `window - 1` positions before them, and them."""
         if self.span is None:
             self.lazy_initialization(key_states, value_states)
-        span = self.span
-        assert span is not None
-        past, added = span.end, key_states.shape[2]
-        if past - span.base + added > span.keys.shape[2]:
-            base = max(span.base, past - self.window)
-            kept, capacity = slice(base - span.base, past - span.base), self.window + max(added, self.window)
-            keys, values = _moved(span.keys[:, :, kept], capacity), _moved(span.values[:, :, kept], capacity)
-            self.span = span = Span(keys, values, base, past, self.window)
-        start, end = past - span.base, past - span.base + added
-        span.keys[:, :, start:end] = key_states
-        span.values[:, :, start:end] = value_states
-        span.end = past + added
-        seen = max(0, start - self.window + 1)
-        return span.keys[:, :, seen:end], span.values[:, :, seen:end]
+        assert self.span is not None
+        past = self.span.end
+        self.span = extended(self.span, key_states, value_states, past - self.window)
+        return self.span.rows(max(self.span.base, past - self.window + 1), self.span.end)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         seen = min(self.get_seq_length(), self.window - 1)
@@ -237,6 +239,26 @@ class WindowLayer(CacheLayerMixin):
 
     def get_max_length(self) -> int:
         return self.window
+
+
+def _restorable(spans: list[Span], length: int) -> int:
+    """The longest prefix of at most `length` tokens that all spans can continue; 0 if only the empty one."""
+    return min(span.restorable(length) for span in spans)
+
+
+def extended(span: Span, key_states: Tensor, value_states: Tensor, kept: int) -> Span:
+    """The span with [1, KV, Q, D] behind its end: itself, or if it is full a new one from position `kept` on."""
+    past, added = span.end, key_states.shape[2]
+    if past - span.base + added > span.keys.shape[2]:
+        base = max(span.base, kept)
+        capacity = max(past - base, span.window) + max(added, span.window)
+        keys, values = (_moved(rows, capacity) for rows in span.rows(base, past))
+        span = Span(keys, values, base, past, span.window)
+    start, end = past - span.base, past - span.base + added
+    span.keys[:, :, start:end] = key_states
+    span.values[:, :, start:end] = value_states
+    span.end = past + added
+    return span
 
 
 def _moved(rows: Tensor, capacity: int) -> Tensor:

@@ -22,6 +22,9 @@ from g4agent_torch.kv import DenseKVStore
 from g4agent_torch.masking import GrammarCompiler
 from g4agent_torch.runtime import TorchRuntime
 from g4agent_torch.tokenizer import TorchTokenizer
+from g4agent_torch.turboquant.cache import PAGED
+from g4agent_torch.turboquant.codec import RATES
+from g4agent_torch.turboquant.store import TurboQuantKVStore
 
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """Not float16: activations of Gemma models leave its range."""
@@ -38,10 +41,11 @@ def load_runtime(
     context_length: int | None,
     offline: bool,
     prefill_chunk: int | None,
+    kv_bits: str,
     progress: Progress | None,
 ) -> TorchRuntime:
     """See `g4agent_torch.load`."""
-    where = _device(device)
+    where, rate = _device(device), _rate(kv_bits)
     bars = progress is None and sys.stderr.isatty()
     say = progress or _line_on_stderr
     with _progress_bars(bars):
@@ -53,7 +57,7 @@ def load_runtime(
             say(f"{checkpoint.name}: loading {checkpoint.weight_bytes / 1e9:.1f} GB of weights")
         with _progress_bars(bars and large):
             weights = _load_weights(checkpoint, precision)
-    decoder = _decoder(weights, where, checkpoint)
+    decoder = _decoder(weights, where, checkpoint, DenseKVStore.attention if rate is None else PAGED)
     if large:
         say(f"{checkpoint.name}: ready on {where} after {time.monotonic() - started:.0f} s")
     config = decoder.config
@@ -68,8 +72,9 @@ def load_runtime(
     )
     file = checkpoint.folder / "tokenizer.json"
     tokenizer, grammars = TorchTokenizer(file, decoder.vocab_size), GrammarCompiler(file, decoder.vocab_size)
+    store = DenseKVStore(config) if rate is None else TurboQuantKVStore(decoder.text_model, rate)
     chunk = prefill_chunk or (256 if where.type == "cpu" else 2048)
-    return TorchRuntime(info, tokenizer, decoder, DenseKVStore(config), grammars, prefill_chunk=chunk)
+    return TorchRuntime(info, tokenizer, decoder, store, grammars, prefill_chunk=chunk)
 
 
 def _device(name: str) -> torch.device:
@@ -102,6 +107,15 @@ def _precision(name: str, device: torch.device, weight_bytes: int) -> torch.dtyp
     return DTYPES[name]
 
 
+def _rate(kv_bits: str) -> str | None:
+    """The compressed cache's rate; None for full precision."""
+    if kv_bits == "16":
+        return None
+    if kv_bits not in RATES:
+        raise ConfigError(f"{kv_bits!r} bits are no rate of the KV cache.", hint=f"Use 16, {', '.join(RATES)}.")
+    return kv_bits
+
+
 def _context_length(asked: int | None, longest: int) -> int:
     if asked is None:
         return min(longest, DEFAULT_CONTEXT)
@@ -129,9 +143,9 @@ def _load_weights(checkpoint: Checkpoint, dtype: torch.dtype) -> PreTrainedModel
     return model
 
 
-def _decoder(model: PreTrainedModel, device: torch.device, checkpoint: Checkpoint) -> Decoder:
+def _decoder(model: PreTrainedModel, device: torch.device, checkpoint: Checkpoint, attention: str) -> Decoder:
     try:
-        return Decoder(model, DenseKVStore.attention, device)
+        return Decoder(model, attention, device)
     except torch.OutOfMemoryError as error:
         raise ModelLoadError(
             f"The weights of {checkpoint.name} do not fit in the memory of {device}.",

@@ -86,9 +86,9 @@ SPECIFIC: dict[str, dict[str, Any]] = {
 }
 
 
-def text_config(variant: str) -> Any:
+def text_config(variant: str, **changes: Any) -> Any:
     """The scaled-down text configuration of an official variant."""
-    values = COMMON | SPECIFIC[variant]
+    values = COMMON | SPECIFIC[variant] | changes
     kind = Gemma4UnifiedTextConfig if variant == "12B" else Gemma4TextConfig
     return kind(num_hidden_layers=len(values["layer_types"]), **values)
 

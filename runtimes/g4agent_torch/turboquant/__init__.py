@@ -1,0 +1,6 @@
+"""Compressed keys and values: the codec, the page layout, and attention that reads pages as they are.
+
+rotation.py   random signs and Hadamard            codebooks.py  Lloyd-Max and pair codes
+layout.py     where each bit lies (the contract)   codec.py      vectors ↔ packed streams
+prod.py       the paper's two-stage form, to check its claims
+"""

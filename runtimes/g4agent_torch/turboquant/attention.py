@@ -1,0 +1,90 @@
+"""Attention over compressed pages: streaming softmax, a block of pages decoded at a time, never the whole cache.
+
+`decode_attention` is the seam for native kernels: the same arguments, the same result.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+from g4agent_torch.turboquant.formats import LayerFormat
+
+BLOCK_PAGES: Final = 32
+"""Pages decoded at a time: 4096 tokens keep the decoded block near the processor."""
+
+
+class Partial(NamedTuple):
+    """Attention over some of the keys, to be merged with that over others."""
+
+    out: Tensor
+    """Normalised over these keys, float32 [KV, N, D]."""
+    lse: Tensor
+    """Log of the sum of exponentials of the scores, float32 [KV, N]; −inf where no key is seen."""
+
+
+def merge(parts: list[Partial]) -> Tensor:
+    """Attention over the keys of all parts, float32 [KV, N, D]."""
+    lse = torch.stack([part.lse for part in parts])  # [parts, KV, N]
+    weights = torch.softmax(lse, 0)[..., None]
+    return (weights * torch.stack([part.out for part in parts])).sum(0)
+
+
+def dense_attention(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Partial:
+    """Scaled queries [KV, N, D] over keys and values [KV, S, D]; mask broadcasts to [KV, N, S], True where seen."""
+    return _softmax(query @ keys.float().transpose(1, 2), values.float(), mask)
+
+
+def decode_attention(query: Tensor, pages: list[Tensor], layer: LayerFormat, first_position: int) -> Partial:
+    """Queries over all tokens of some pages.
+
+    Args:
+        query: Float32 [KV, N, D]: N queries per KV head (heads that share it, times positions), already scaled.
+        pages: The layer's part of consecutive pages, uint8 [page_bytes] each; at least one.
+        layer: What is in them.
+        first_position: Position of the first page's first token; only value-only layers need it.
+    """
+    first, second = layer.streams
+    if (shared := layer.value_only) is None:
+        query = first.rotation.forward(query)
+        blocks = []
+        for start in range(0, len(pages), BLOCK_PAGES):
+            keys, values = _rotated(layer, pages[start : start + BLOCK_PAGES])
+            blocks.append(_softmax(query @ keys.transpose(1, 2), values, None))
+        lse = torch.logsumexp(torch.stack([block.lse for block in blocks]), 0)
+        return Partial(second.rotation.inverse(merge(blocks)), lse)
+    # q · K = (γ ⊙ q) · V on the position-free dimensions; on the rotary ones K is rebuilt position by position.
+    free = first.rotation.forward((query * shared.key_norm)[..., shared.rest])
+    turned = query[..., shared.rotary]
+    blocks = []
+    for start in range(0, len(pages), BLOCK_PAGES):
+        rest, rotary = _rotated(layer, pages[start : start + BLOCK_PAGES])
+        begin = first_position + start * layer.tokens
+        positions = torch.arange(begin, begin + rest.shape[1], device=query.device)
+        keys = shared.keys(second.rotation.inverse(rotary), positions)
+        scores = free @ rest.transpose(1, 2) + turned @ keys.transpose(1, 2)
+        blocks.append(_softmax(scores, torch.cat([rest, rotary], -1), None))
+    lse = torch.logsumexp(torch.stack([block.lse for block in blocks]), 0)
+    rest, rotary = merge(blocks).split([first.size, second.size], -1)
+    out = torch.empty_like(query)
+    out[..., shared.rest], out[..., shared.rotary] = first.rotation.inverse(rest), second.rotation.inverse(rotary)
+    return Partial(out, lse)
+
+
+def _rotated(layer: LayerFormat, pages: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Both streams in their rotated basis, float32 [KV, tokens, size]."""
+    first, second = (
+        stream.dequantise(part, layer.tokens).transpose(0, 1).flatten(1, 2)
+        for stream, part in zip(layer.streams, layer.split(pages), strict=True)
+    )
+    return first, second
+
+
+def _softmax(scores: Tensor, values: Tensor, mask: Tensor | None) -> Partial:
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    lse = torch.logsumexp(scores, -1)
+    weights = torch.exp(scores - lse.clamp(min=torch.finfo(torch.float32).min)[..., None])
+    return Partial(weights @ values, lse)

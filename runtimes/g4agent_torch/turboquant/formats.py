@@ -1,0 +1,141 @@
+"""What a page holds for one full-attention layer, and how the model says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from g4agent.errors import ConfigError
+from g4agent_torch.turboquant.codec import Codec, Scale, codec, is_encodable
+from g4agent_torch.turboquant.layout import PAGE_TOKENS, Order
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ValueOnly:
+    """How keys follow from values where a layer has one projection for both: K = RoPE(k_norm.weight ⊙ V).
+
+    True of the global layers of Gemma 4 12B, 26B-A4B and 31B (`attention_k_eq_v`), and of nano's.
+    """
+
+    key_norm: Tensor
+    """`k_norm.weight`, [head_dim]."""
+    frequencies: Tensor
+    """Radians per position of each rotary pair, float32 [rotary_dim / 2]; pair i: dimensions i, head_dim / 2 + i."""
+    rotary: Tensor
+    """Indices of the dimensions that carry positions: first members of the pairs, then second, [rotary_dim]."""
+    rest: Tensor
+    """Indices of the others, ascending."""
+
+    def keys(self, values: Tensor, positions: Tensor) -> Tensor:
+        """Rebuilds the rotary part of keys: values [..., T, rotary_dim] at positions [T] → the same shape."""
+        scaled = values * self.key_norm[self.rotary]
+        angle = positions.to(torch.float32)[:, None] * self.frequencies
+        cos, sin = angle.cos(), angle.sin()
+        first, second = scaled.chunk(2, -1)
+        return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerFormat:
+    """One layer's part of a page: for each KV head, the streams of `layout.py` one after the other."""
+
+    heads: int
+    """KV heads."""
+    head_dim: int
+    rate: str
+    value_only: ValueOnly | None = None
+    tokens: int = PAGE_TOKENS
+    streams: tuple[Codec, Codec] = field(init=False)
+    """Codecs of (keys, values), or of a value's (position-free, rotary) dimensions."""
+
+    def __post_init__(self) -> None:
+        if self.value_only is None:
+            sizes, scales, orders = [self.head_dim] * 2, (Scale.NORM, Scale.UNBIASED), (Order.KEY, Order.VALUE)
+        else:
+            sizes = [len(self.value_only.rest), len(self.value_only.rotary)]
+            scales, orders = (Scale.UNBIASED,) * 2, (Order.KEY,) * 2
+        first, second = (codec(size, self.rate, s, o) for size, s, o in zip(sizes, scales, orders, strict=True))
+        object.__setattr__(self, "streams", (first, second))
+
+    @property
+    def head_bytes(self) -> int:
+        """Bytes of one KV head in a page."""
+        return sum(stream.stream_bytes(self.tokens) for stream in self.streams)
+
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of the layer in a page."""
+        return self.heads * self.head_bytes
+
+    def encode(self, keys: Tensor, values: Tensor) -> Tensor:
+        """Keys and values [KV, P, D] → uint8 [page_bytes]."""
+        first, second = keys, values
+        if (shared := self.value_only) is not None:
+            first, second = values[..., shared.rest], values[..., shared.rotary]
+        return torch.cat([self.streams[0].encode(first), self.streams[1].encode(second)], -1).flatten()
+
+    def split(self, pages: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Pages, uint8 [page_bytes] each → their two streams, uint8 [pages, KV, stream_bytes]."""
+        stacked = torch.stack(pages).unflatten(-1, (self.heads, self.head_bytes))
+        first, second = stacked.split([stream.stream_bytes(self.tokens) for stream in self.streams], -1)
+        return first, second
+
+    def decode(self, pages: list[Tensor], first_position: int) -> tuple[Tensor, Tensor]:
+        """Pages → keys and values, float32 [KV, pages · P, D] each. For tests: attention never decodes like this."""
+        first, second = (
+            stream.decode(part, self.tokens).transpose(0, 1).flatten(1, 2)
+            for stream, part in zip(self.streams, self.split(pages), strict=True)
+        )
+        if (shared := self.value_only) is None:
+            return first, second
+        values = first.new_empty(self.heads, first.shape[1], self.head_dim)
+        values[..., shared.rest], values[..., shared.rotary] = first, second
+        keys = values * shared.key_norm
+        positions = torch.arange(first_position, first_position + first.shape[1], device=first.device)
+        keys[..., shared.rotary] = shared.keys(second, positions)
+        return keys, values
+
+
+def layer_formats(text_model: Any, rate: str) -> dict[int, LayerFormat]:
+    """The format of each full-attention layer that stores keys and values, by layer index.
+
+    Args:
+        text_model: The decoder of a Gemma 4, Gemma 3 or Llama-shaped model.
+        rate: One of `codec.RATES`.
+
+    Raises:
+        ConfigError: A head size has no codec.
+    """
+    config = text_model.config
+    kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+    formats = {}
+    for index, (kind, layer) in enumerate(zip(kinds, text_model.layers, strict=True)):
+        attention = layer.self_attn
+        if kind != "full_attention" or getattr(attention, "is_kv_shared_layer", False):
+            continue
+        size = attention.head_dim
+        if not is_encodable(size):
+            raise ConfigError(
+                f"Keys of {size} coordinates cannot be compressed.",
+                hint="Use kv_bits=16. Head sizes of 2^k or 12 · 2^k, at least 32, can be.",
+            )
+        heads = attention.k_proj.out_features // size
+        formats[index] = LayerFormat(heads, size, rate, _value_only(text_model, attention))
+    return formats
+
+
+def _value_only(text_model: Any, attention: Any) -> ValueOnly | None:
+    """Set where keys follow from values and both blocks of dimensions have a codec."""
+    if not getattr(attention, "use_alternative_attention", False):
+        return None
+    frequencies = text_model.rotary_emb.full_attention_inv_freq.float()
+    half = attention.head_dim // 2
+    turning = torch.nonzero(frequencies)[:, 0]
+    rotary = torch.cat([turning, turning + half])
+    rest = torch.tensor([i for i in range(2 * half) if i % half not in set(turning.tolist())], device=rotary.device)
+    if not (is_encodable(len(rotary)) and is_encodable(len(rest))):
+        return None
+    return ValueOnly(attention.k_norm.weight.detach().float(), frequencies[turning], rotary, rest)

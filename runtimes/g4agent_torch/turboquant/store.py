@@ -1,0 +1,39 @@
+"""Makes compressed caches for one model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PreTrainedModel
+from transformers.cache_utils import DummyLayer, get_layer_types_and_kwargs
+
+from g4agent_torch.kv import DenseKVCache, WindowLayer
+from g4agent_torch.turboquant.cache import PAGED, PagedLayer
+from g4agent_torch.turboquant.formats import layer_formats
+
+
+class TurboQuantKVStore:
+    """Full-attention layers keep pages of codes; sliding layers keep their window in the model's precision.
+
+    Args:
+        text_model: The decoder of a Gemma 4, Gemma 3 or Llama-shaped model.
+        rate: One of `codec.RATES`.
+
+    Raises:
+        ConfigError: A head size has no codec.
+    """
+
+    attention = PAGED
+
+    def __init__(self, text_model: PreTrainedModel, rate: str) -> None:
+        self._types, self._arguments = get_layer_types_and_kwargs(text_model.config)
+        self.formats = layer_formats(text_model, rate)
+
+    def new(self) -> DenseKVCache:
+        layers: list[Any] = []
+        for index, (kind, arguments) in enumerate(zip(self._types, self._arguments, strict=True)):
+            if index in self.formats:
+                layers.append(PagedLayer(self.formats[index]))
+            else:
+                layers.append(WindowLayer(**arguments) if kind == "sliding_attention" else DummyLayer())
+        return DenseKVCache(layers)

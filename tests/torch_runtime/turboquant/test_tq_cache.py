@@ -1,0 +1,64 @@
+"""A paged layer by itself: what it reads, and that chunks make no difference."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from g4agent_torch.turboquant.cache import SINKS, PagedLayer
+from g4agent_torch.turboquant.codec import RATES
+from g4agent_torch.turboquant.formats import LayerFormat, ValueOnly
+
+torch.set_num_threads(1)
+LENGTH = 600
+
+
+def inputs(shared: ValueOnly | None) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(8, LENGTH, 128, generator=generator) / 8
+    keys, values = torch.randn(2, 1, 2, LENGTH, 128, generator=generator)
+    if shared is not None:
+        keys = values * shared.key_norm
+        keys[..., shared.rotary] = shared.keys(values[..., shared.rotary], torch.arange(LENGTH))
+    return query, keys, values
+
+
+def value_only() -> ValueOnly:
+    rotary = torch.cat([torch.arange(16), torch.arange(64, 80)])
+    rest = torch.cat([torch.arange(16, 64), torch.arange(80, 128)])
+    return ValueOnly(torch.linspace(0.5, 1.5, 128), 0.1 ** torch.arange(16).float(), rotary, rest)
+
+
+def run(layer: PagedLayer, data: tuple[Tensor, Tensor, Tensor], chunk: int) -> Tensor:
+    query, keys, values = data
+    outs = []
+    for start in range(0, LENGTH, chunk):
+        part = slice(start, start + chunk)
+        layer.update(keys[:, :, part], values[:, :, part])
+        outs.append(layer.attend(query[:, part]))
+    return torch.cat(outs, 1)
+
+
+@pytest.mark.parametrize("shared", [None, value_only()], ids=["separate", "value only"])
+@pytest.mark.parametrize("rate", RATES)
+def test_attention_is_that_over_decoded_vectors_however_the_prompt_is_cut(rate: str, shared: ValueOnly | None) -> None:
+    data = inputs(shared)
+    layer = PagedLayer(LayerFormat(2, 128, rate, shared))
+    bulk = run(layer, data, LENGTH)
+    query, keys, values = data
+    decoded = layer.format.decode(layer.pages, SINKS)
+    for position in (0, 100, 271, 272, 399, 400, LENGTH - 1):
+        coded = slice(SINKS, layer.start_of(layer.coded_pages(position)))
+        seen_keys, seen_values = keys[0, :, : position + 1].clone(), values[0, :, : position + 1].clone()
+        if coded.stop > SINKS:
+            seen_keys[:, coded] = decoded[0][:, : coded.stop - SINKS]
+            seen_values[:, coded] = decoded[1][:, : coded.stop - SINKS]
+        heads = query[:, position].view(2, 4, 128)
+        expected = torch.softmax(heads @ seen_keys.transpose(1, 2), -1) @ seen_values
+        torch.testing.assert_close(bulk[:, position].view(2, 4, 128), expected, atol=1e-4, rtol=1e-4)
+    for chunk in (1, 50):
+        other = PagedLayer(LayerFormat(2, 128, rate, shared))
+        torch.testing.assert_close(run(other, data, chunk), bulk, atol=1e-5, rtol=1e-4)
+        assert len(other.pages) == len(layer.pages) == 3
+        assert all(torch.equal(a, b) for a, b in zip(other.pages, layer.pages, strict=True))

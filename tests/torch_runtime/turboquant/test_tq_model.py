@@ -1,0 +1,82 @@
+"""The compressed cache inside models: chunks make no difference, and a cut comes back to what was there."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from tiny_models import VARIANTS, randomise, text_config
+from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig
+
+from g4agent.errors import ConfigError
+from g4agent_torch import load
+from g4agent_torch.decoder import Decoder
+from g4agent_torch.turboquant.cache import PAGED
+from g4agent_torch.turboquant.store import TurboQuantKVStore
+
+CPU = torch.device("cpu")
+IDS = [random.Random(0).randrange(3, 400) for _ in range(450)]
+
+
+def tiny(variant: str) -> tuple[Decoder, TurboQuantKVStore]:
+    torch.manual_seed(0)
+    config = text_config(variant, global_head_dim=128)
+    model = randomise(AutoModelForCausalLM.from_config(config, dtype=torch.float32))
+    decoder = Decoder(model, PAGED, CPU)
+    return decoder, TurboQuantKVStore(decoder.text_model, "4")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_official_patterns(variant: str) -> None:
+    """Logits are those of any other chunking, and of the first run after a cut to a mark."""
+    decoder, store = tiny(variant)
+    shared = variant in ("12B", "26B-A4B", "31B")
+    assert all((layer.value_only is not None) == shared for layer in store.formats.values())
+    with torch.inference_mode():
+        bulk, steps = store.new(), store.new()
+        expected = decoder.forward(IDS, bulk, want_logits=True)
+        for start in range(0, len(IDS), 90):
+            logits = decoder.forward(IDS[start : start + 90], steps, want_logits=True)
+            steps.mark(steps.length)
+        assert expected is not None and logits is not None
+        torch.testing.assert_close(logits, expected, atol=1e-3, rtol=1e-3)
+        assert steps.truncate(360) == 360
+        again = decoder.forward(IDS[360:], steps, want_logits=True)
+        assert torch.equal(again, logits)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Gemma3TextConfig(
+            vocab_size=420, hidden_size=64, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
+            num_key_value_heads=1, head_dim=64, sliding_window=16,
+            layer_types=["sliding_attention", "sliding_attention", "full_attention"],
+        ),
+        LlamaConfig(
+            vocab_size=420, hidden_size=192, intermediate_size=64, num_hidden_layers=2, num_attention_heads=3,
+            num_key_value_heads=3,
+        ),
+    ],
+    ids=["gemma3", "llama"],
+)  # fmt: skip
+def test_other_shapes(config: object) -> None:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    ids = torch.tensor([IDS])
+    with torch.inference_mode():
+        dense = model(ids, use_cache=True).logits[0, -1]
+        model.set_attn_implementation(PAGED)
+        store = TurboQuantKVStore(model.get_decoder(), "4")
+        bulk, steps = store.new(), store.new()
+        expected = model(ids, past_key_values=bulk.layers).logits[0, -1]
+        for start in range(0, len(IDS), 90):
+            logits = model(ids[:, start : start + 90], past_key_values=steps.layers).logits[0, -1]
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-3)
+    assert (expected - dense).norm() < 0.1 * dense.norm()
+
+
+def test_a_rate_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'5' bits"):
+        load("nano", kv_bits="5")
