@@ -138,6 +138,14 @@ def test_names_keys_and_required_arguments_are_masked() -> None:
     assert refused_at(schema, {"b": 1}, name="other") == "call:"
 
 
+def test_no_spaces_around_numbers_with_bounds() -> None:
+    either = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "integer", "maximum": 1}]}
+    text = call_grammar([make(one(either, "x"))]).text
+    for said, taken in (("call:act{x:12}", True), ("call:act{x: 12}", False), ("call:act{x:12 }", False)):
+        ids = TOKENIZER.encode(said)
+        assert (matcher(text).try_consume_tokens(ids) == len(ids)) is taken, said
+
+
 def test_recursive_references() -> None:
     assert refused_at(TREE, {"node": {"v": 1, "kids": [{"v": 2, "kids": []}, {"v": 3}]}}) is None
     assert refused_at(TREE, {"node": {"v": 1, "kids": [{"kids": []}]}}) is not None

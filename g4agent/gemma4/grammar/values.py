@@ -144,7 +144,8 @@ class ValueRules:
             bounds["maximum"] = 10**18
         if not {"minimum", "exclusiveMinimum"} & bounds.keys():
             bounds["minimum"] = -(10**18)
-        return "%json " + json.dumps({"type": kind, **bounds})
+        compact = {"whitespace_flexible": False}  # JSON would allow spaces, the native syntax has none
+        return "%json " + json.dumps({"type": kind, **bounds, "x-guidance": compact})
 
     def _array(self, schema: Mapping[str, Any], path: str, depth: int) -> str:
         low, high = int(schema.get("minItems", 0)), schema.get("maxItems")
