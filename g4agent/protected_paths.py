@@ -1,14 +1,13 @@
 """Which files of a workspace a run may neither read nor change, or read and not change.
 
-Tools that know this class refuse at once. A shell command can get around a tool, so whoever takes changes out of the
-workspace asks again (`ProtectedPaths.changed`), and secrets do not get into the workspace in the first place.
+Tools that know this class refuse at once. A shell command can get around a tool, so this is
+no boundary against one: a secret that must stay one does not belong in the workspace.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 INTERNAL = (".git", ".g4agent")
@@ -40,10 +39,6 @@ class ProtectedPaths:
     fixed: tuple[str, ...] = CI
     """Read, and not changed."""
 
-    def with_fixed(self, patterns: Iterable[str]) -> ProtectedPaths:
-        """A copy that keeps more files from being changed."""
-        return ProtectedPaths(self.internal, self.secret, (*self.fixed, *patterns))
-
     def is_internal(self, path: str) -> bool:
         return _any(self.internal, path)
 
@@ -61,18 +56,6 @@ class ProtectedPaths:
         if _any(self.fixed, path):
             return f"{path} is protected: it may be read, not changed"
         return self.unreadable(path)
-
-    def changed(self, paths: Iterable[str]) -> list[str]:
-        """Those of the changed paths that should not have been changed."""
-        return sorted(path for path in paths if self.unchangeable(path))
-
-    def dumps(self) -> str:
-        """As JSON, for `loads`."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def loads(cls, text: str) -> ProtectedPaths:
-        return cls(**{name: tuple(patterns) for name, patterns in json.loads(text).items()})
 
 
 def _any(patterns: Iterable[str], path: str) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import chdir
 from pathlib import Path
 
-from g4agent_coding.private import MAX_OUTPUTS, OUTPUTS, keep_output, protected_paths
+from g4agent.protected_paths import ProtectedPaths
+from g4agent_coding.private import MAX_OUTPUTS, OUTPUTS, keep_output
 from g4agent_coding.shaping import Shape, shape
 
 
@@ -32,4 +33,4 @@ def test_only_the_latest_outputs_are_kept(tmp_path: Path) -> None:
         handles = [keep_output(str(n)) for n in range(MAX_OUTPUTS + 5)]
         assert len(set(handles)) == len(handles)
         assert [Path(handle).exists() for handle in handles] == [False] * 5 + [True] * MAX_OUTPUTS
-        assert protected_paths().is_secret(".env")
+        assert ProtectedPaths().is_secret(".env")

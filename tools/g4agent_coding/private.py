@@ -1,4 +1,4 @@
-"""`.g4agent`, the pack's own folder in the workspace: long outputs, the history for `undo`, what is protected.
+"""`.g4agent`, the pack's own folder in the workspace: long outputs.
 
 It ignores itself in git, belongs to no listing and may not be edited; of it only the outputs may be read.
 """
@@ -15,7 +15,6 @@ from g4agent_coding.workspace import CodingError, locate
 
 FOLDER = ".g4agent"
 OUTPUTS = f"{FOLDER}/out"
-PROTECTED = f"{FOLDER}/protected.json"
 MAX_OUTPUTS = 30
 MAX_OUTPUT_BYTES = 2 * 1024 * 1024
 
@@ -37,18 +36,10 @@ def locked() -> Iterator[None]:
         yield
 
 
-def protected_paths() -> ProtectedPaths:
-    """What the workspace was made with; else the defaults."""
-    try:
-        return ProtectedPaths.loads((Path.cwd() / PROTECTED).read_text())
-    except (OSError, ValueError, TypeError, AttributeError):
-        return ProtectedPaths()
-
-
 def require_changeable(path: str) -> None:
     """Raises CodingError if the file, links followed, is outside the workspace or protected."""
     inside = locate(path).relative_to(Path.cwd().resolve()).as_posix()
-    if refusal := protected_paths().unchangeable(inside):
+    if refusal := ProtectedPaths().unchangeable(inside):
         raise CodingError(refusal)
 
 

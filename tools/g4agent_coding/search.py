@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from g4agent.protected_paths import ProtectedPaths
 from g4agent.tools import tool
-from g4agent_coding.private import OUTPUTS, protected_paths
+from g4agent_coding.private import OUTPUTS
 from g4agent_coding.shaping import Shape, shape
 from g4agent_coding.wide import READ_BYTES
 from g4agent_coding.workspace import CodingError, answers_refusals, locate, read_text, walk
@@ -28,7 +29,7 @@ def grep(pattern: str, path: str = ".") -> dict[str, Any]:
         wanted = re.compile(pattern)
     except re.error as error:
         raise CodingError(f"`pattern` is not a regular expression: {error}") from error
-    target, protected = locate(path), protected_paths()
+    target, protected = locate(path), ProtectedPaths()
     if not target.exists():
         raise CodingError(f"no file or folder {path}")
     root = Path.cwd().resolve()

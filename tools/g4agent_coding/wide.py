@@ -10,8 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from g4agent.protected_paths import ProtectedPaths
 from g4agent.tools import tool
-from g4agent_coding.private import OUTPUTS, locked, protected_paths, require_changeable
+from g4agent_coding.private import OUTPUTS, locked, require_changeable
 from g4agent_coding.shaping import shape
 from g4agent_coding.workspace import CodingError, answers_refusals, locate, read_text, write_text
 
@@ -30,7 +31,7 @@ def read_lines(path: str, start: int = 1) -> dict[str, Any]:
         start: First line, from 1.
     """
     inside = locate(path).relative_to(Path.cwd().resolve()).as_posix()
-    if not inside.startswith(f"{OUTPUTS}/") and (refusal := protected_paths().unreadable(inside)):
+    if not inside.startswith(f"{OUTPUTS}/") and (refusal := ProtectedPaths().unreadable(inside)):
         raise CodingError(refusal)
     lines = read_text(path, READ_BYTES).replace("\r\n", "\n").splitlines()
     if start < 1 or start > max(1, len(lines)):
