@@ -133,6 +133,17 @@ class StepStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class ApprovalAsked:
+    """A call waits for a person. The run ends here, to go on when the question is answered and the session resumed."""
+
+    type: ClassVar[str] = "approval_asked"
+    question: str
+    """Its id in the store."""
+    call: ToolCall
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ToolStarted:
     """A validated and allowed call starts. `where` says whether it runs in the sandbox or, by name, on the host."""
 
@@ -175,7 +186,9 @@ class RunFinished:
     steps: int
 
 
-Event: TypeAlias = ModelEvent | RunStarted | StepStarted | ToolStarted | ToolFinished | StepFinished | RunFinished
+Event: TypeAlias = (
+    ModelEvent | RunStarted | StepStarted | ApprovalAsked | ToolStarted | ToolFinished | StepFinished | RunFinished
+)
 
 
 def to_json(event: Event) -> dict[str, Any]:

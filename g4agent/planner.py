@@ -18,21 +18,26 @@ from pydantic import TypeAdapter, ValidationError
 
 from g4agent.budget import Spending
 from g4agent.events import (
+    ApprovalAsked,
     CallMalformed,
     CallReady,
+    CallSignals,
     Event,
     GenerationFinished,
     StepFinished,
     StepStarted,
     TextDelta,
+    ThoughtDelta,
     ToolFinished,
     ToolStarted,
     Usage,
 )
 from g4agent.execute import Execution, execute, refused
 from g4agent.messages import ToolCall, ToolError, ToolResult
+from g4agent.permission import Denied, Waiting
 from g4agent.ports.runtime import GenerationLimits
 from g4agent.session import Session
+from g4agent.stuck import Circles
 from g4agent.tools import InvalidArguments, Tool
 from g4agent.verdict import Outcome, Verdict
 
@@ -47,6 +52,11 @@ class Turn:
     verdict: Verdict | None = None
     answer: str = ""
     results: list[ToolResult] = field(default_factory=list)
+    circles: Circles | None = None
+
+    def __post_init__(self) -> None:
+        repeats = self.spending.budget.repeats
+        self.circles = None if repeats is None else Circles(repeats)
 
 
 @dataclass(slots=True)
@@ -60,7 +70,15 @@ class Step:
     """By call id, the calls that began to run."""
     executions: dict[str, Execution] = field(default_factory=dict)
     """By call id. A call that may not run gets its execution, an error, before the others start."""
+    waiting: list[ApprovalAsked] = field(default_factory=list)
+    """Calls that nobody has answered for yet; where there is one, no call of the step runs."""
+    answered: list[str] = field(default_factory=list)
+    """Stored questions whose answers the calls of this step were given."""
+    signals: dict[str, CallSignals] = field(default_factory=dict)
+    repairs: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """By call id."""
     text: str = ""
+    thoughts: str = ""
     usage: Usage = field(default_factory=Usage)
     finished: GenerationFinished | None = None
     failure: Verdict | None = None
@@ -82,17 +100,23 @@ async def plan(session: Session, turn: Turn) -> AsyncGenerator[Event, None]:
         try:
             for call in step.calls:
                 await admit(session, step, call)
-            for call, tool in step.admitted:
-                yield ToolStarted(call, tool.where)
-            await session.journal(step.index, step.admitted)
-            await execute_admitted(session, turn, step)
+            if not step.waiting:
+                for call, tool in step.admitted:
+                    yield ToolStarted(call, tool.where)
+                await session.permissions.settle(step.answered)
+                await session.journal(step.index, step.admitted)
+                await execute_admitted(session, turn, step)
         except Exception as problem:
             step.failure = Verdict(Outcome.INFRASTRUCTURE, f"{type(problem).__name__}: {problem}")
             raise
         finally:
             with anyio.CancelScope(shield=True):
-                await checkpoint(session, turn, step)
+                await (suspend if step.waiting else checkpoint)(session, turn, step)
 
+        for question in step.waiting:
+            yield question
+        if step.waiting:
+            return
         for execution in step.executions.values():
             yield ToolFinished(execution.result, execution.seconds, execution.output, execution.degraded)
         yield StepFinished(step.index, step.usage)
@@ -107,8 +131,13 @@ async def generate(session: Session, turn: Turn, step: Step) -> AsyncGenerator[E
             match event:
                 case TextDelta(text):
                     step.text += text
-                case CallReady(call):
+                case ThoughtDelta(text):
+                    step.thoughts += text
+                case CallReady(call, repairs, signals):
                     step.calls.append(call)
+                    step.repairs[call.id] = repairs
+                    if signals is not None:
+                        step.signals[call.id] = signals
                 case CallMalformed(call, error=error):
                     step.calls.append(call)
                     step.executions[call.id] = refused(call, error)
@@ -157,11 +186,17 @@ async def admit(session: Session, step: Step, call: ToolCall) -> None:
         except InvalidArguments as problem:
             error = ToolError("invalid_arguments", str(problem))
         else:
-            denial = await session.decide(call, tool)
-            if denial is None:
+            taken = [*step.answered, *(asked.question for asked in step.waiting)]
+            permission = await session.permissions.decide(call, tool, step.signals.get(call.id), taken)
+            if isinstance(permission, Waiting):
+                step.waiting.append(ApprovalAsked(permission.question, call, permission.reason))
+                return
+            if permission.question is not None:
+                step.answered.append(permission.question)
+            if not isinstance(permission, Denied):
                 step.admitted.append((call, tool))
                 return
-            error = ToolError("denied", denial)
+            error = ToolError("denied", permission.reason)
     step.executions[call.id] = refused(call, error)
 
 
@@ -177,6 +212,15 @@ async def execute_admitted(session: Session, turn: Turn, step: Step) -> None:
     async with anyio.create_task_group() as group:
         for call, tool in step.admitted:
             group.start_soon(run_one, call, tool)
+
+
+async def suspend(session: Session, turn: Turn, step: Step) -> None:
+    """Ends the turn before any call of the step runs. Taken up again, it begins with this very generation."""
+    calls = "a call waits" if len(step.waiting) == 1 else f"{len(step.waiting)} calls wait"
+    questions = ", ".join(asked.question for asked in step.waiting)
+    turn.verdict = Verdict(Outcome.AWAITING_APPROVAL, f"{calls} for a person's word: {questions}")
+    turn.spending.usage += step.usage
+    await session.suspend(step.index, turn.verdict)
 
 
 async def checkpoint(session: Session, turn: Turn, step: Step) -> None:
@@ -196,7 +240,7 @@ async def checkpoint(session: Session, turn: Turn, step: Step) -> None:
     turn.results += results
     turn.spending.add_step(step.usage, results)
     turn.verdict, turn.answer = judge(turn, step, session.output)
-    await session.commit_step(step.calls, step.executions, step.usage, step.text, turn.verdict)
+    await session.commit_step(step, turn.verdict)
 
 
 def judge(turn: Turn, step: Step, output: TypeAdapter[Any] | None) -> tuple[Verdict | None, str]:
@@ -207,7 +251,9 @@ def judge(turn: Turn, step: Step, output: TypeAdapter[Any] | None) -> tuple[Verd
     if step.calls:
         if any(e.result.error is not None and e.result.error.kind == "cancelled" for e in step.executions.values()):
             return INTERRUPTED, ""
-        return turn.spending.exhausted(), ""
+        results = [execution.result for execution in step.executions.values()]
+        circle = turn.circles and turn.circles.see(step.calls, results)
+        return turn.spending.exhausted() or (Verdict(Outcome.STUCK, circle) if circle else None), ""
     answer = step.text.strip()
     match step.finished.reason:
         case "max_tokens":
