@@ -133,6 +133,28 @@ class StepStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class RunPaused:
+    """Somebody told the run to wait. Waiting does not count against the time budget."""
+
+    type: ClassVar[str] = "run_paused"
+
+
+@dataclass(frozen=True, slots=True)
+class RunContinued:
+    """Somebody told the run to go on."""
+
+    type: ClassVar[str] = "run_continued"
+
+
+@dataclass(frozen=True, slots=True)
+class UserSpoke:
+    """Somebody said something to the model while it was at work; it begins a new user turn of the same run."""
+
+    type: ClassVar[str] = "user_spoke"
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class ApprovalAsked:
     """A call waits for a person. The run ends here, to go on when the question is answered and the session resumed."""
 
@@ -187,7 +209,17 @@ class RunFinished:
 
 
 Event: TypeAlias = (
-    ModelEvent | RunStarted | StepStarted | ApprovalAsked | ToolStarted | ToolFinished | StepFinished | RunFinished
+    ModelEvent
+    | RunStarted
+    | RunPaused
+    | RunContinued
+    | UserSpoke
+    | StepStarted
+    | ApprovalAsked
+    | ToolStarted
+    | ToolFinished
+    | StepFinished
+    | RunFinished
 )
 
 

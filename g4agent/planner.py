@@ -7,7 +7,7 @@ cancellation), every call has got its one result, the transcript is well formed,
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -24,6 +24,8 @@ from g4agent.events import (
     CallSignals,
     Event,
     GenerationFinished,
+    RunContinued,
+    RunPaused,
     StepFinished,
     StepStarted,
     TextDelta,
@@ -31,6 +33,7 @@ from g4agent.events import (
     ToolFinished,
     ToolStarted,
     Usage,
+    UserSpoke,
 )
 from g4agent.execute import Execution, execute, refused
 from g4agent.messages import ToolCall, ToolError, ToolResult
@@ -42,6 +45,9 @@ from g4agent.tools import InvalidArguments, Tool
 from g4agent.verdict import Outcome, Verdict
 
 INTERRUPTED = Verdict(Outcome.INTERRUPTED, "the run was stopped; it can be resumed")
+STOPPED = Verdict(Outcome.INTERRUPTED, "somebody ordered the run to stop; it can be resumed")
+POLL_SECONDS = 0.05
+"""How often a paused run, or one whose tools are at work, looks for orders."""
 
 
 @dataclass(slots=True)
@@ -88,6 +94,11 @@ class Step:
 async def plan(session: Session, turn: Turn) -> AsyncGenerator[Event, None]:
     """Runs the tool loop of the present user turn until the turn has a verdict."""
     while turn.verdict is None:
+        async with aclosing(obey(session, turn)) as events:
+            async for event in events:
+                yield event
+        if turn.verdict is not None:
+            return
         step = Step(session.next_step)
         yield StepStarted(step.index)
 
@@ -122,6 +133,24 @@ async def plan(session: Session, turn: Turn) -> AsyncGenerator[Event, None]:
         yield StepFinished(step.index, step.usage)
 
 
+async def obey(session: Session, turn: Turn) -> AsyncGenerator[Event, None]:
+    """Does between two steps what other processes have ordered: waits, passes on what is said, or ends the turn."""
+    inbox = session.inbox
+    if inbox.paused:
+        yield RunPaused()
+        began = time.monotonic()
+        await _until(lambda: inbox.stopping or not inbox.paused)
+        turn.spending.started += time.monotonic() - began
+        yield RunContinued()
+    if inbox.stopping:
+        turn.verdict = STOPPED
+        await session.end_turn(turn.verdict)
+        return
+    for text in inbox.take_said():
+        turn.spending.usage += await session.say(text)
+        yield UserSpoke(text)
+
+
 async def generate(session: Session, turn: Turn, step: Step) -> AsyncGenerator[Event, None]:
     """One model step. Leaves `step.finished` unset where the time budget runs out before the model is done."""
     spending, started, before = turn.spending, time.monotonic(), session.conversation.usage
@@ -145,7 +174,7 @@ async def generate(session: Session, turn: Turn, step: Step) -> AsyncGenerator[E
                     step.finished = event
             step.usage = replace(session.conversation.usage - before, seconds=time.monotonic() - started)
             yield event
-            if step.finished is None and spending.seconds_left() == 0:
+            if step.finished is None and (spending.seconds_left() == 0 or session.inbox.stopping):
                 return
 
 
@@ -156,7 +185,7 @@ async def undone_if_unfinished(session: Session, turn: Turn, step: Step) -> Asyn
     try:
         yield
         if step.finished is None:
-            verdict = turn.spending.exhausted()
+            verdict = STOPPED if session.inbox.stopping else turn.spending.exhausted()
     except Exception as problem:
         verdict = Verdict(Outcome.MODEL_ERROR, f"{type(problem).__name__}: {problem}")
         raise
@@ -201,7 +230,7 @@ async def admit(session: Session, step: Step, call: ToolCall) -> None:
 
 
 async def execute_admitted(session: Session, turn: Turn, step: Step) -> None:
-    """Runs the admitted calls in parallel. When cancelled, those that had finished keep their results."""
+    """Runs the admitted calls in parallel. Where the run is stopped, those that had finished keep their results."""
     box = await session.open_box() if any(tool.where == "sandbox" for _, tool in step.admitted) else None
 
     async def run_one(call: ToolCall, tool: Tool) -> None:
@@ -209,9 +238,16 @@ async def execute_admitted(session: Session, turn: Turn, step: Step) -> None:
         step.started[call.id] = datetime.now(UTC)
         step.executions[call.id] = await execute(call, tool, box, timeout)
 
-    async with anyio.create_task_group() as group:
-        for call, tool in step.admitted:
-            group.start_soon(run_one, call, tool)
+    async def stop_when_ordered() -> None:
+        await _until(lambda: session.inbox.stopping)
+        group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as watch:
+        watch.start_soon(stop_when_ordered)
+        async with anyio.create_task_group() as group:
+            for call, tool in step.admitted:
+                group.start_soon(run_one, call, tool)
+        watch.cancel_scope.cancel()
 
 
 async def suspend(session: Session, turn: Turn, step: Step) -> None:
@@ -221,6 +257,12 @@ async def suspend(session: Session, turn: Turn, step: Step) -> None:
     turn.verdict = Verdict(Outcome.AWAITING_APPROVAL, f"{calls} for a person's word: {questions}")
     turn.spending.usage += step.usage
     await session.suspend(step.index, turn.verdict)
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    """Waits for something that another thread brings about."""
+    while not condition():  # noqa: ASYNC110 - an anyio.Event belongs to one thread
+        await anyio.sleep(POLL_SECONDS)
 
 
 async def checkpoint(session: Session, turn: Turn, step: Step) -> None:

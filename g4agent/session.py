@@ -17,6 +17,7 @@ from g4agent.budget import Budget, Spending
 from g4agent.errors import BoxClosedError, ConversationError
 from g4agent.events import Event, RunFinished, RunStarted, Usage
 from g4agent.execute import Execution
+from g4agent.inbox import Inbox
 from g4agent.messages import ToolCall, ToolResult
 from g4agent.permission import Permissions
 from g4agent.ports.runtime import Conversation, ModelInfo, Sampling
@@ -97,6 +98,8 @@ class Session:
         self.budget = budget
         self.sampling = sampling
         self.thinking = thinking
+        self.inbox = Inbox()
+        """Orders from other processes."""
         self.next_step = 0
         self.interrupted = False
         """True while a user turn has begun and not ended: it can be taken up with `run(None)`."""
@@ -113,7 +116,7 @@ class Session:
         if store is not None:
             from g4agent.store.leases import Heartbeat
 
-            self._heartbeat = Heartbeat(store.leases, id)
+            self._heartbeat = Heartbeat(store.leases, store.orders, id, self.inbox)
 
     # The user's side --------------------------------------------------------------------------------------------------
 
@@ -138,18 +141,14 @@ class Session:
         from g4agent.planner import INTERRUPTED, Turn, plan
 
         turn = Turn(Spending(self.budget), results=results)
+        self.inbox.clear()
         if prompt is None:
             if not self.interrupted:
                 raise ConversationError(f"session {self.id} has no interrupted run", hint="Give a prompt.")
             await self._take_up_generation()
         else:
-            before = self.conversation.usage
-            await self.conversation.add_user(prompt)
-            used = self.conversation.usage - before
-            turn.spending.usage += used
+            turn.spending.usage += await self.say(prompt)
             self.interrupted = True
-            await self.permissions.withdraw()
-            await self._commit_user(prompt, used)
         yield RunStarted(self.id, self.model.name, prompt or "", self.thinking, self.sampling.seed)
         async with aclosing(plan(self, turn)) as events:
             async for event in events:
@@ -181,6 +180,17 @@ class Session:
                     await self._in_thread(self._heartbeat.stop)
 
     # The planner's side -----------------------------------------------------------------------------------------------
+
+    async def say(self, text: str) -> Usage:
+        """Begins a user turn and commits it. One that is still going on is closed; what it asked for is withdrawn."""
+        before = self.conversation.usage
+        await self.conversation.add_user(text)
+        used = self.conversation.usage - before
+        await self.permissions.withdraw()
+        self._journaled = False
+        delta = self.conversation.take_delta()
+        await self._commit(StepRecord(index=self.next_step, kind="user", text=text, delta=delta, usage=used))
+        return used
 
     async def open_box(self) -> Box:
         """The session's box, opened at its first use: services first, then the stored or the initial workspace."""
@@ -286,11 +296,6 @@ class Session:
         self.interrupted = True
         if self._store is not None:
             await self._in_thread(self._store.end_turn, self.id, verdict)
-
-    async def _commit_user(self, prompt: str, usage: Usage) -> None:
-        self._journaled = False
-        delta = self.conversation.take_delta()
-        await self._commit(StepRecord(index=self.next_step, kind="user", text=prompt, delta=delta, usage=usage))
 
     async def _commit(self, step: StepRecord) -> None:
         self.next_step += 1

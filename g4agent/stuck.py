@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 from g4agent.messages import ToolCall, ToolResult, call_identity
@@ -19,7 +20,7 @@ class Circles:
 
     def __init__(self, repeats: int) -> None:
         self._repeats = repeats
-        self._steps: list[tuple[object, ...]] = []
+        self._steps = deque[tuple[object, ...]](maxlen=LONGEST_CIRCLE * repeats)
 
     def see(self, calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> str | None:
         """Takes note of a step; the reason why the run is stuck, or None.
@@ -28,7 +29,7 @@ class Circles:
         """
         self._steps.append(tuple(_identity(call, result) for call, result in zip(calls, results, strict=True)))
         for length in range(1, LONGEST_CIRCLE + 1):
-            recent = self._steps[-length * self._repeats :]
+            recent = list(self._steps)[-length * self._repeats :]
             if len(recent) == length * self._repeats and recent == recent[:length] * self._repeats:
                 names = ", ".join(dict.fromkeys(call.name for call in calls))
                 if length == 1:

@@ -1,4 +1,4 @@
-"""The policy: each condition decides by itself, the first rule that matches wins, and the file says the same as code."""
+"""The policy: each condition decides by itself, the first rule that matches wins, and a file says the same as code."""
 
 from __future__ import annotations
 
