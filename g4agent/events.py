@@ -208,6 +208,26 @@ class RunFinished:
     steps: int
 
 
+@dataclass(frozen=True, slots=True)
+class CheckFinished:
+    """Headless runs only: what an expectation came to."""
+
+    type: ClassVar[str] = "check_finished"
+    name: str
+    passed: bool
+    ran: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunJudged:
+    """Headless runs only, and their last event: the verdict that counts, checks included."""
+
+    type: ClassVar[str] = "run_judged"
+    verdict: Verdict
+    exit_code: int
+
+
 Event: TypeAlias = (
     ModelEvent
     | RunStarted
@@ -220,6 +240,8 @@ Event: TypeAlias = (
     | ToolFinished
     | StepFinished
     | RunFinished
+    | CheckFinished
+    | RunJudged
 )
 
 

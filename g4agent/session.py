@@ -165,6 +165,11 @@ class Session:
             self.recorder.play(stored)
             self._journaled = True
 
+    async def initial_files(self) -> dict[str, bytes]:
+        """The files that the workspace began with, by relative path."""
+        workspace = self._box_plan.workspace
+        return {} if workspace is None else dict(await self._in_thread(workspace, self.sampling.seed))
+
     async def read_file(self, path: str) -> bytes:
         """A file of the workspace."""
         return await (await self.open_box()).read_file(path)

@@ -19,6 +19,9 @@ class Outcome(StrEnum):
     INFRASTRUCTURE = "infrastructure"
     AWAITING_APPROVAL = "awaiting_approval"
     STUCK = "stuck"
+    DENIED = "denied"
+    NOTHING_DONE = "nothing_done"
+    CHECK_FAILED = "check_failed"
     INTERRUPTED = "interrupted"
 
 
@@ -33,6 +36,9 @@ EXIT_CODES: dict[Outcome, int] = {
     Outcome.INFRASTRUCTURE: 16,
     Outcome.AWAITING_APPROVAL: 17,
     Outcome.STUCK: 18,
+    Outcome.DENIED: 19,
+    Outcome.NOTHING_DONE: 20,
+    Outcome.CHECK_FAILED: 21,
     Outcome.INTERRUPTED: 130,
 }
 """1 and 2 stay free for crashes and wrong command lines."""
