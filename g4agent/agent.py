@@ -16,6 +16,7 @@ import anyio.to_thread
 from pydantic import TypeAdapter
 
 from g4agent.budget import Budget
+from g4agent.egress.destinations import parse_destinations
 from g4agent.errors import ConfigError
 from g4agent.events import Event
 from g4agent.permission import Permissions
@@ -75,11 +76,15 @@ class Agent:
     workspace: Workspace | Path | None = None
     """What a new session's workspace holds: a function of the seed, or a folder to copy."""
     services: Sequence[Service] = ()
+    net: Sequence[str] = ()
+    """Where tools in the sandbox may connect to, each as "host:port": by a proxy on the host, which checks every
+    attempt and makes it an event. Empty: no network."""
     model_options: Mapping[str, Any] = field(default_factory=dict)
     """For the runtime's `load`: dtype, device, context_length, offline."""
 
     def __post_init__(self) -> None:
         self._toolset = ToolSet(self.tools)
+        self._net = parse_destinations(self.net)
         self._output: TypeAdapter[Any] | None = None if self.output is None else TypeAdapter(self.output)
         self._runtime: TokenRuntime | ChatRuntime | None = None
         self._loaded_here = False
@@ -270,6 +275,7 @@ class Agent:
             workspace=_folder_workspace(workspace) if isinstance(workspace, Path) else workspace,
             services=tuple(self.services),
             folder=store.folder / "sessions" / session_id if store is not None else None,
+            net=self._net,
         )
 
     def _load_sandbox(self) -> Sandbox:
