@@ -32,6 +32,7 @@ from g4agent.ports.runtime import (
 )
 from g4agent.ports.sandbox import LimitName, Limits, Sandbox
 from g4agent.recording import RecordingEngine
+from g4agent.secrets import Secrets, SecretSource
 from g4agent.session import BoxPlan, RunResult, Service, Session, Workspace
 from g4agent.store.ids import session_id as new_id
 from g4agent.tools import Tool, ToolSet
@@ -79,6 +80,9 @@ class Agent:
     net: Sequence[str] = ()
     """Where tools in the sandbox may connect to, each as "host:port": by a proxy on the host, which checks every
     attempt and makes it an event. Empty: no network."""
+    secrets: SecretSource | None = field(default=None, repr=False)
+    """Where the values come from that tools name with `@tool(secrets=…)`: a mapping, or a function of the name. None:
+    this process's environment variables."""
     model_options: Mapping[str, Any] = field(default_factory=dict)
     """For the runtime's `load`: dtype, device, context_length, offline."""
 
@@ -144,13 +148,15 @@ class Agent:
         Raises:
             SessionNotFoundError: The store has no such session.
             SessionBusyError: Another process drives it.
+            SecretMissingError: A tool names a secret that the agent's source of secrets lacks.
             ConfigError: The stored session was made with another model or system turn.
         """
+        secrets = Secrets((name for tool in self.tools for name in tool.secrets), self.secrets)
         runtime = await self.load()
         conversation, recorder = await _open_conversation(runtime)
         try:
             session = await self._open_session(session_id, runtime, conversation)
-            session.recorder = recorder
+            session.recorder, session.secrets = recorder, secrets
         except BaseException:
             await conversation.close()
             raise

@@ -23,6 +23,7 @@ from g4agent.messages import ToolCall, ToolResult
 from g4agent.permission import Permissions
 from g4agent.ports.runtime import Conversation, ModelInfo, Sampling
 from g4agent.ports.sandbox import Box, BoxSpec, LimitName, Limits, Sandbox
+from g4agent.secrets import Secrets
 from g4agent.store.records import CallRecord, StepRecord
 from g4agent.tools import PythonTarget, Tool, ToolSet
 from g4agent.verdict import Outcome, Verdict
@@ -109,6 +110,8 @@ class Session:
         """True while a user turn has begun and not ended: it can be taken up with `run(None)`."""
         self.recorder: RecordingEngine | None = None
         """Keeps the sampled tokens; None for a model that gives none."""
+        self.secrets = Secrets()
+        """Values that the tools name."""
         self._journaled = False
         """True while the store has the generation of the step under way."""
         self._heartbeat: Heartbeat | None = None

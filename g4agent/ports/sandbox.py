@@ -102,6 +102,8 @@ class PythonCall:
     arguments: Mapping[str, JsonValue]
     file: Path | None = None
     """Source file, where `module` is `__main__` (a script)."""
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Environment variables of this call alone."""
 
 
 @dataclass(frozen=True, slots=True)
