@@ -8,13 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs/sandboxes.md").read_text()
-
-sys.path.insert(0, str(ROOT / "tests/conformance"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "conformance"))
 
 from cases_network import NETWORK_CASES
 from sandbox_suite import CASES
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs/sandboxes.md").read_text()
 
 
 def test_the_example_runs_as_printed(tmp_path: Path) -> None:
