@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 import anyio
 
+from g4agent.call_keys import VARIABLE, keyed
 from g4agent.errors import BoxClosedError
 from g4agent.messages import JsonValue, ToolCall, ToolError, ToolResult
 from g4agent.ports.sandbox import Box, ExecResult, PythonCall
@@ -38,26 +39,29 @@ def refused(call: ToolCall, error: ToolError) -> Execution:
     return Execution(ToolResult(call.id, call.name, error=error), None)
 
 
-async def execute(call: ToolCall, tool: Tool, box: Box | None, timeout: float, secrets: Secrets) -> Execution:
+async def execute(call: ToolCall, tool: Tool, box: Box | None, timeout: float, secrets: Secrets, key: str) -> Execution:
     """Runs an admitted call for at most `timeout` seconds. `box` is needed unless the tool runs on the host.
+
+    `key` is the call's idempotency key.
 
     The call is given those of the secrets that its tool names; whatever comes back has all of them masked.
 
     Raises nothing but cancellation: exceptions, timeouts and a broken box become the call's error.
     """
     started, clock = datetime.now(UTC), time.monotonic()
+    env = {**secrets.values(tool.secrets), VARIABLE: key}
     try:
         if tool.where == "host":
-            with secrets.granted(tool.secrets):
+            with secrets.granted(tool.secrets), keyed(key):
                 outcome = await _on_host(call, tool, timeout)
         elif isinstance(tool.target, CommandTarget):
             assert box is not None
             argv = tool.target.expand(tool.bind(call.arguments))
-            done = await box.exec(argv, timeout=timeout, env=secrets.values(tool.secrets))
+            done = await box.exec(argv, timeout=timeout, env=env)
             outcome = _command_outcome(done, timeout, secrets)
         else:
             assert box is not None
-            outcome = await _python_in_box(call, tool.target, box, timeout, secrets.values(tool.secrets))
+            outcome = await _python_in_box(call, tool.target, box, timeout, env)
     except BoxClosedError as problem:
         outcome = _Outcome(error=ToolError("sandbox", f"the sandbox failed: {problem.message}"))
     error = outcome.error
@@ -70,6 +74,22 @@ async def execute(call: ToolCall, tool: Tool, box: Box | None, timeout: float, s
         secrets.mask(outcome.output),
         outcome.degraded,
     )
+
+
+async def reconcile(
+    call: ToolCall, tool: Tool, box: Box | None, timeout: float, secrets: Secrets, key: str
+) -> Execution:
+    """Finds out whether an interrupted attempt at a call did its work; runs the call only where it did not."""
+    assert tool.reconcile is not None
+    question = ToolCall(call.id, tool.reconcile.name, {"key": key})
+    found = await execute(question, tool.reconcile, box, timeout, secrets, key)
+    if found.result.error is None and found.result.value is None:
+        return await execute(call, tool, box, timeout, secrets, key)
+    error = found.result.error
+    if error is not None:
+        message = f"whether an earlier attempt has done it cannot be found out: {error.message}"
+        error = ToolError(error.kind, message, error.detail)
+    return replace(found, result=ToolResult(call.id, call.name, found.result.value, error))
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ class Granted:
     """The call may run; `question` is the stored one that was answered so."""
 
     question: str | None = None
+    earlier: CallRecord | None = None
+    """An attempt at the very call whose outcome is unknown, to be found out first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +105,22 @@ class Permissions:
             signals: How sure the model was of it.
             taken: Stored questions that belong to other calls of the same step.
         """
-        ruling = self._rule(call, tool, signals)
+        earlier = self._interrupted(call)
+        ruling = self._rule(call, tool, signals, earlier)
+        earlier = earlier if tool.reconcile is not None else None
         if ruling.decision == "allow":
-            return Granted()
+            return Granted(earlier=earlier)
         if ruling.decision == "deny":
             return Denied(f"{tool.name} is not allowed: {ruling.reason}")
         asked = await self._stored(call, taken)
         if asked is not None and asked.approved is not None:
+            if asked.approved:
+                return Granted(asked.id, earlier)
             comment = f" ({asked.comment})" if asked.comment else ""
-            return Granted(asked.id) if asked.approved else Denied(f"{tool.name} was not approved{comment}", asked.id)
+            return Denied(f"{tool.name} was not approved{comment}", asked.id)
         if callable(self._approve):
             approved = await self._approve(call, tool, ruling.reason)
-            return Granted() if approved else Denied(f"{tool.name} was not approved: {ruling.reason}")
+            return Granted(None, earlier) if approved else Denied(f"{tool.name} was not approved: {ruling.reason}")
         if self._approve == "later":
             return Waiting(asked.id if asked else await self._ask(call, ruling.reason), ruling.reason)
         return Denied(f"{tool.name} was not approved, nobody could be asked: {ruling.reason}")
@@ -130,10 +136,14 @@ class Permissions:
         if self._questions is not None:
             await _in_thread(partial(self._questions.withdraw, self._session_id))
 
-    def _rule(self, call: ToolCall, tool: Tool, signals: CallSignals | None) -> Ruling:
-        ruling = self._policy.decide(CallContext(call, tool, signals, tuple(self._untrusted), self._ran[tool.name]))
+    def _interrupted(self, call: ToolCall) -> CallRecord | None:
+        """An earlier attempt at this very `once` call with unknown outcome."""
         again = call_identity(call.name, call.arguments)
-        if ruling.decision != "deny" and any(c.effect == "once" and c.identity == again for c in self.unresolved):
+        return next((c for c in self.unresolved if c.effect == "once" and c.identity == again), None)
+
+    def _rule(self, call: ToolCall, tool: Tool, signals: CallSignals | None, earlier: CallRecord | None) -> Ruling:
+        ruling = self._policy.decide(CallContext(call, tool, signals, tuple(self._untrusted), self._ran[tool.name]))
+        if ruling.decision != "deny" and earlier is not None and tool.reconcile is None:
             return Ruling("ask", "an earlier attempt at this very call was interrupted, its outcome is unknown")
         return ruling
 

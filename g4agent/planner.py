@@ -17,6 +17,7 @@ import anyio
 from pydantic import TypeAdapter, ValidationError
 
 from g4agent.budget import Spending
+from g4agent.call_keys import make_key
 from g4agent.events import (
     ApprovalAsked,
     CallMalformed,
@@ -35,11 +36,12 @@ from g4agent.events import (
     Usage,
     UserSpoke,
 )
-from g4agent.execute import Execution, execute, refused
+from g4agent.execute import Execution, execute, reconcile, refused
 from g4agent.messages import ToolCall, ToolError, ToolResult
 from g4agent.permission import Denied, Waiting
 from g4agent.ports.runtime import GenerationLimits
 from g4agent.session import Session
+from g4agent.store.records import CallRecord
 from g4agent.stuck import Circles
 from g4agent.tools import InvalidArguments, Tool
 from g4agent.verdict import Outcome, Verdict
@@ -78,6 +80,8 @@ class Step:
     """By call id. A call that may not run gets its execution, an error, before the others start."""
     waiting: list[ApprovalAsked] = field(default_factory=list)
     """Calls that nobody has answered for yet; where there is one, no call of the step runs."""
+    earlier: dict[str, CallRecord] = field(default_factory=dict)
+    """By call id, attempts at the very call whose outcome has to be found out first."""
     answered: list[str] = field(default_factory=list)
     """Stored questions whose answers the calls of this step were given."""
     signals: dict[str, CallSignals] = field(default_factory=dict)
@@ -223,6 +227,8 @@ async def admit(session: Session, step: Step, call: ToolCall) -> None:
             if permission.question is not None:
                 step.answered.append(permission.question)
             if not isinstance(permission, Denied):
+                if permission.earlier is not None:
+                    step.earlier[call.id] = permission.earlier
                 step.admitted.append((call, tool))
                 return
             error = ToolError("denied", permission.reason)
@@ -236,7 +242,10 @@ async def execute_admitted(session: Session, turn: Turn, step: Step) -> None:
     async def run_one(call: ToolCall, tool: Tool) -> None:
         timeout = session.timeout(tool, turn.spending.seconds_left())
         step.started[call.id] = datetime.now(UTC)
-        step.executions[call.id] = await execute(call, tool, box, timeout, session.secrets)
+        earlier = step.earlier.get(call.id)
+        key = make_key(session.id, earlier.call_id if earlier else call.id, call.name, call.arguments)
+        run = execute if earlier is None else reconcile
+        step.executions[call.id] = await run(call, tool, box, timeout, session.secrets, key)
 
     async def stop_when_ordered() -> None:
         await _until(lambda: session.inbox.stopping)

@@ -358,7 +358,8 @@ def _record(
 def _source_roots(tools: ToolSet) -> tuple[Path, ...]:
     """Folders from which the sandboxed tools' modules can be imported."""
     roots: dict[Path, None] = {}
-    for tool in tools.values():
+    reconcilers = [tool.reconcile for tool in tools.values() if tool.reconcile is not None]
+    for tool in [*tools.values(), *reconcilers]:
         target = tool.target
         if tool.where != "sandbox" or not isinstance(target, PythonTarget):
             continue

@@ -79,6 +79,8 @@ class Tool:
     """Whether its results may hold what strangers wrote (web pages, mail); policies are told of it from then on."""
     secrets: Sequence[str] = ()
     """Names of the secrets that its calls are given (`g4agent.secret`)."""
+    reconcile: Tool | None = None
+    """Says of an interrupted call, by its key, what it came to: its result, or None where it may run (again)."""
     adapter: TypeAdapter[Any] | None = field(default=None, repr=False)
     """Turns JSON arguments into Python values, and checks what only Python can; None where the schema says it all."""
     validator: ArgumentValidator = field(init=False, repr=False)
@@ -204,6 +206,7 @@ def tool(
     where: Where = "sandbox",
     untrusted: bool = False,
     secrets: Sequence[str] = (),
+    reconcile: Callable[[str], Any] | None = None,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -216,6 +219,7 @@ def tool(
     where: Where = "sandbox",
     untrusted: bool = False,
     secrets: Sequence[str] = (),
+    reconcile: Callable[[str], Any] | None = None,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Makes a tool of a typed, documented function, sync or async. Bare `@tool`, or with options.
 
@@ -229,6 +233,9 @@ def tool(
         where: "sandbox" runs it in the session's closed box; "host" runs it in this process, with all its rights.
         untrusted: Whether its results may hold what strangers wrote.
         secrets: Names of the secrets that its calls are given.
+        reconcile: A documented function `(key: str)`, run where the tool runs, when a crash has left an earlier attempt
+            at the very call with unknown outcome: gives its result, or None where the call may run (again). The tool
+            gets the same key from `call_key()`. Without it, a person is asked about a `once` call.
 
     Raises:
         ToolDefinitionError: The function cannot be a tool; the message says why and what to do.
@@ -242,6 +249,7 @@ def tool(
         where=where,
         untrusted=untrusted,
         secrets=secrets,
+        reconcile=reconcile,
     )
     return make if function is None else make(function)
 
@@ -256,6 +264,7 @@ def _python_tool(
     where: Where,
     untrusted: bool,
     secrets: Sequence[str],
+    reconcile: Callable[[str], Any] | None,
 ) -> Tool:
     target = _python_target(function, where)
     described = function_schema(function, description)
@@ -269,8 +278,30 @@ def _python_tool(
         where=where,
         untrusted=untrusted,
         secrets=secrets,
+        reconcile=None if reconcile is None else _reconciler(reconcile, where, timeout, secrets),
         adapter=described.adapter,
     )
+
+
+def _reconciler(function: Callable[[str], Any], where: Where, timeout: float | None, secrets: Sequence[str]) -> Tool:
+    """The function as a tool that only the framework calls."""
+    made = _python_tool(
+        function,
+        name=None,
+        description=None,
+        effect="pure",
+        timeout=timeout,
+        where=where,
+        untrusted=False,
+        secrets=secrets,
+        reconcile=None,
+    )
+    properties = made.schema.get("properties")
+    if not isinstance(properties, Mapping) or list(properties) != ["key"]:
+        raise ToolDefinitionError(
+            f"{made.name} cannot reconcile: its one parameter must be `key`", hint="Write def find(key: str): ..."
+        )
+    return made
 
 
 def _python_target(function: Callable[..., Any], where: Where) -> PythonTarget:
@@ -343,7 +374,17 @@ def command_tool(
     if not description.strip():
         raise ToolDefinitionError(f"{name} has no description", hint="Say what it does: the model chooses by it.")
     target = CommandTarget.parse(argv, schema)
-    return Tool(name, description.strip(), schema, target, effect, timeout, "sandbox", untrusted, secrets, adapter)
+    return Tool(
+        name,
+        description.strip(),
+        schema,
+        target,
+        effect=effect,
+        timeout=timeout,
+        untrusted=untrusted,
+        secrets=secrets,
+        adapter=adapter,
+    )
 
 
 def load_tool(module: str, attribute: str, file: Path | None = None) -> Tool:
