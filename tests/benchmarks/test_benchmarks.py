@@ -41,6 +41,12 @@ def test_import_time_measures_all_frameworks() -> None:
     assert {"g4agent", "pydantic-ai", "smolagents"} <= report["rows"].keys()
 
 
+def test_coding_oracle_plays_problems_through_the_sandbox() -> None:
+    """Red, stopped, green: the tools, the time limit and the judge agree about HumanEval's own solutions."""
+    report = _report("coding_oracle.py", "--count", "2", "--check")
+    assert [row["problems"] for row in report["rows"].values()] == [2, 2, 2]
+
+
 @pytest.mark.parametrize(("figure", "check", "code"), [(1.0, True, 0), (1.1, True, 1), (1.1, False, 0)])
 def test_only_a_missed_target_fails_and_only_a_check(figure: float, check: bool, code: int) -> None:
     """A gate that cannot fail is none."""
