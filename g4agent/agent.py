@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequenc
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 from g4agent.budget import Budget
 from g4agent.errors import ConfigError
 from g4agent.events import Event
+from g4agent.permission import Permissions
 from g4agent.policy import Approve, Policy
 from g4agent.ports.runtime import (
     CallRules,
@@ -57,8 +58,9 @@ class Agent:
     allow_degraded: frozenset[LimitName] = frozenset()
     """Limits that may stay unenforced where the host lacks the means, each by name."""
     policy: Policy = field(default_factory=Policy)
-    approve: Approve | None = None
-    """Asked where the policy says `ask`. None: nobody can be asked, so the answer is no."""
+    approve: Approve | Literal["later"] | None = None
+    """Asked where the policy says `ask`. `later`: the run stops, and goes on when the stored question was answered and
+    the session is resumed. None: nobody can be asked, so the answer is no."""
     budget: Budget = field(default_factory=Budget)
     sampling: Sampling = field(default_factory=Sampling)
     thinking: bool = False
@@ -156,6 +158,8 @@ class Agent:
         self, session_id: str | None, runtime: TokenRuntime | ChatRuntime, conversation: Conversation
     ) -> Session:
         store = await self.open_store()
+        if store is None and self.approve == "later":
+            raise ConfigError("this agent keeps no sessions, so nobody can answer later", hint="Give it a store.")
         schema = None if self._output is None else self._output.json_schema()
         setup = ConversationSetup(self._system(), tuple(self._toolset.values()), self.thinking, self.calls, schema)
         if session_id is None:
@@ -193,7 +197,8 @@ class Agent:
         session = self._session(stored.id, runtime, conversation, store, stored.sampling, stored.thinking)
         session.next_step = stored.steps
         session.interrupted = stored.interrupted
-        session.unresolved = await _in_thread(lambda: store.open_calls(stored.id))
+        session.permissions.note(await _in_thread(lambda: store.calls(stored.id)))
+        session.permissions.unresolved = await _in_thread(lambda: store.open_calls(stored.id))
         return session
 
     def _new_session(self, runtime: TokenRuntime | ChatRuntime) -> NewSession:
@@ -247,8 +252,9 @@ class Agent:
             tools=self._toolset,
             box_plan=self._box_plan(id, store),
             store=store,
-            policy=self.policy,
-            approve=self.approve,
+            permissions=Permissions(
+                id, self._toolset, self.policy, self.approve, store.questions if store is not None else None
+            ),
             budget=self.budget,
             sampling=sampling,
             thinking=thinking,

@@ -133,6 +133,39 @@ class StepStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class RunPaused:
+    """Somebody told the run to wait. Waiting does not count against the time budget."""
+
+    type: ClassVar[str] = "run_paused"
+
+
+@dataclass(frozen=True, slots=True)
+class RunContinued:
+    """Somebody told the run to go on."""
+
+    type: ClassVar[str] = "run_continued"
+
+
+@dataclass(frozen=True, slots=True)
+class UserSpoke:
+    """Somebody said something to the model while it was at work; it begins a new user turn of the same run."""
+
+    type: ClassVar[str] = "user_spoke"
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalAsked:
+    """A call waits for a person. The run ends here, to go on when the question is answered and the session resumed."""
+
+    type: ClassVar[str] = "approval_asked"
+    question: str
+    """Its id in the store."""
+    call: ToolCall
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ToolStarted:
     """A validated and allowed call starts. `where` says whether it runs in the sandbox or, by name, on the host."""
 
@@ -175,7 +208,41 @@ class RunFinished:
     steps: int
 
 
-Event: TypeAlias = ModelEvent | RunStarted | StepStarted | ToolStarted | ToolFinished | StepFinished | RunFinished
+@dataclass(frozen=True, slots=True)
+class CheckFinished:
+    """Headless runs only: what an expectation came to."""
+
+    type: ClassVar[str] = "check_finished"
+    name: str
+    passed: bool
+    ran: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunJudged:
+    """Headless runs only, and their last event: the verdict that counts, checks included."""
+
+    type: ClassVar[str] = "run_judged"
+    verdict: Verdict
+    exit_code: int
+
+
+Event: TypeAlias = (
+    ModelEvent
+    | RunStarted
+    | RunPaused
+    | RunContinued
+    | UserSpoke
+    | StepStarted
+    | ApprovalAsked
+    | ToolStarted
+    | ToolFinished
+    | StepFinished
+    | RunFinished
+    | CheckFinished
+    | RunJudged
+)
 
 
 def to_json(event: Event) -> dict[str, Any]:

@@ -74,6 +74,8 @@ class Tool:
     timeout: float | None = None
     """Seconds per call; None leaves it to the sandbox's limits."""
     where: Where = "sandbox"
+    untrusted: bool = False
+    """Whether its results may hold what strangers wrote (web pages, mail); policies are told of it from then on."""
     adapter: TypeAdapter[Any] | None = field(default=None, repr=False)
     """Turns JSON arguments into Python values, and checks what only Python can; None where the schema says it all."""
     validator: ArgumentValidator = field(init=False, repr=False)
@@ -189,6 +191,7 @@ def tool(
     effect: Effect = "once",
     timeout: float | None = None,
     where: Where = "sandbox",
+    untrusted: bool = False,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -199,6 +202,7 @@ def tool(
     effect: Effect = "once",
     timeout: float | None = None,
     where: Where = "sandbox",
+    untrusted: bool = False,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Makes a tool of a typed, documented function, sync or async. Bare `@tool`, or with options.
 
@@ -210,13 +214,21 @@ def tool(
         effect: What repeating a call does.
         timeout: Seconds per call.
         where: "sandbox" runs it in the session's closed box; "host" runs it in this process, with all its rights.
+        untrusted: Whether its results may hold what strangers wrote.
 
     Raises:
         ToolDefinitionError: The function cannot be a tool; the message says why and what to do.
     """
-    if function is None:
-        return partial(_python_tool, name=name, description=description, effect=effect, timeout=timeout, where=where)
-    return _python_tool(function, name=name, description=description, effect=effect, timeout=timeout, where=where)
+    make = partial(
+        _python_tool,
+        name=name,
+        description=description,
+        effect=effect,
+        timeout=timeout,
+        where=where,
+        untrusted=untrusted,
+    )
+    return make if function is None else make(function)
 
 
 def _python_tool(
@@ -227,6 +239,7 @@ def _python_tool(
     effect: Effect,
     timeout: float | None,
     where: Where,
+    untrusted: bool,
 ) -> Tool:
     target = _python_target(function, where)
     described = function_schema(function, description)
@@ -238,6 +251,7 @@ def _python_tool(
         effect=effect,
         timeout=timeout,
         where=where,
+        untrusted=untrusted,
         adapter=described.adapter,
     )
 
@@ -284,6 +298,7 @@ def command_tool(
     parameters: Mapping[str, JsonValue] | type[BaseModel],
     effect: Effect = "once",
     timeout: float | None = None,
+    untrusted: bool = False,
 ) -> Tool:
     """Makes a tool of a fixed command that runs in the box, without a shell.
 
@@ -294,6 +309,7 @@ def command_tool(
         parameters: JSON Schema of the arguments object, or a pydantic model.
         effect: What repeating a call does.
         timeout: Seconds per call.
+        untrusted: Whether its output may hold what strangers wrote.
 
     Raises:
         ToolDefinitionError: Command and parameters do not fit together; the message says why and what to do.
@@ -308,7 +324,7 @@ def command_tool(
     if not description.strip():
         raise ToolDefinitionError(f"{name} has no description", hint="Say what it does: the model chooses by it.")
     target = CommandTarget.parse(argv, schema)
-    return Tool(name, description.strip(), schema, target, effect, timeout, "sandbox", adapter)
+    return Tool(name, description.strip(), schema, target, effect, timeout, "sandbox", untrusted, adapter)
 
 
 def load_tool(module: str, attribute: str, file: Path | None = None) -> Tool:

@@ -11,16 +11,23 @@ from rich.text import Text
 
 from g4agent.cli.console import arguments, compact, one_line, plain
 from g4agent.events import (
+    ApprovalAsked,
     CallMalformed,
     CallReady,
+    CallSignals,
+    CheckFinished,
     Event,
+    RunContinued,
     RunFinished,
+    RunJudged,
+    RunPaused,
     RunStarted,
     StepFinished,
     TextDelta,
     ThoughtDelta,
     ToolFinished,
     ToolStarted,
+    UserSpoke,
     to_json,
 )
 from g4agent.messages import ToolCall, ToolResult
@@ -65,8 +72,10 @@ class Story:
                 self._stream("thought", text)
             case TextDelta(text):
                 self._stream("text", text)
-            case CallReady(call, repairs):
+            case CallReady(call, repairs, signals):
                 self.call(call)
+                if signals is not None and self._verbose:
+                    self.line(_sureness(signals), "dim")
                 if repairs and self._verbose:
                     self.line(f"  mended: {', '.join(repairs)}", "yellow")
             case CallMalformed(raw=raw):
@@ -76,6 +85,21 @@ class Story:
             case ToolFinished(result, output=output, degraded=degraded):
                 self.result(result, output)
                 self._note_degraded(frozenset(degraded))
+            case ApprovalAsked(question, call, reason):
+                self.line(f"? {one_line(call.name)} waits for a person: {reason}", "bold yellow")
+                self.line(f"  answer with: g4agent approve {question} [--deny]", "dim")
+            case RunPaused():
+                self.line("paused", "yellow")
+            case RunContinued():
+                self.line("going on", "yellow")
+            case UserSpoke(text):
+                self.line(f"> {text}", "bold")
+            case CheckFinished(name, passed, ran, detail):
+                mark = "✓" if passed else "✗" if ran else "! not run:"
+                self.line(f"{mark} {name}{f': {detail}' if detail else ''}", "green" if passed else "red")
+            case RunJudged(verdict, code):
+                reason = f" ({verdict.reason})" if verdict.reason else ""
+                self.line(f"{verdict.outcome}{reason} · exit code {code}", "green" if verdict.ok else "bold red")
             case RunStarted() if self._verbose:
                 self.line(f"session {event.session_id} · {event.model} · seed {event.seed}", "dim")
             case StepFinished(step, usage) if self._verbose:
@@ -142,3 +166,8 @@ class Story:
 
     def _limit(self, limit: int) -> int | None:
         return None if self._verbose else limit
+
+
+def _sureness(signals: CallSignals) -> str:
+    sure = f"  tool {signals.tool:.0%} · arguments {signals.arguments:.0%}"
+    return f"{sure} · mask pressure {signals.mask_pressure:.0%}" if signals.mask_pressure >= 0.005 else sure
