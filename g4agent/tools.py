@@ -102,6 +102,13 @@ class Tool:
         object.__setattr__(self, "declaration", declare(self.schema))
         object.__setattr__(self, "validator", ArgumentValidator(self.schema, self.adapter, signature(self)))
 
+    @property
+    def unmasked(self) -> tuple[str, ...]:
+        """Rules of the schema that no mask enforces while a call is written, only the validator, as `path: rule`."""
+        from g4agent.gemma4.grammar import call_grammar
+
+        return tuple(call_grammar([self]).unmasked.get(self.name, ()))
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the plain function, with no validation: a decorated function stays a function."""
         return self._function()(*args, **kwargs)
