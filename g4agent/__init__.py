@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from g4agent.policy import Policy, Rule
     from g4agent.ports.runtime import CallRules, Sampling
     from g4agent.ports.sandbox import Limits
+    from g4agent.secrets import secret
     from g4agent.session import RunResult, Session
     from g4agent.tools import Tool, command_tool, tool
     from g4agent.verdict import Outcome, Verdict
@@ -36,6 +37,7 @@ _HOMES = {
     "Tool": "g4agent.tools",
     "Verdict": "g4agent.verdict",
     "command_tool": "g4agent.tools",
+    "secret": "g4agent.secrets",
     "tool": "g4agent.tools",
 }
 
@@ -55,6 +57,7 @@ __all__ = [
     "Verdict",
     "__version__",
     "command_tool",
+    "secret",
     "tool",
 ]
 

@@ -16,6 +16,7 @@ import anyio.to_thread
 from pydantic import TypeAdapter
 
 from g4agent.budget import Budget
+from g4agent.egress.destinations import parse_destinations
 from g4agent.errors import ConfigError
 from g4agent.events import Event
 from g4agent.permission import Permissions
@@ -31,6 +32,7 @@ from g4agent.ports.runtime import (
 )
 from g4agent.ports.sandbox import LimitName, Limits, Sandbox
 from g4agent.recording import RecordingEngine
+from g4agent.secrets import Secrets, SecretSource
 from g4agent.session import BoxPlan, RunResult, Service, Session, Workspace
 from g4agent.store.ids import session_id as new_id
 from g4agent.tools import Tool, ToolSet
@@ -75,11 +77,18 @@ class Agent:
     workspace: Workspace | Path | None = None
     """What a new session's workspace holds: a function of the seed, or a folder to copy."""
     services: Sequence[Service] = ()
+    net: Sequence[str] = ()
+    """Where tools in the sandbox may connect to, each as "host:port": by a proxy on the host, which checks every
+    attempt and makes it an event. Empty: no network."""
+    secrets: SecretSource | None = field(default=None, repr=False)
+    """Where the values come from that tools name with `@tool(secrets=…)`: a mapping, or a function of the name. None:
+    this process's environment variables."""
     model_options: Mapping[str, Any] = field(default_factory=dict)
     """For the runtime's `load`: dtype, device, context_length, offline."""
 
     def __post_init__(self) -> None:
         self._toolset = ToolSet(self.tools)
+        self._net = parse_destinations(self.net)
         self._output: TypeAdapter[Any] | None = None if self.output is None else TypeAdapter(self.output)
         self._runtime: TokenRuntime | ChatRuntime | None = None
         self._loaded_here = False
@@ -139,13 +148,15 @@ class Agent:
         Raises:
             SessionNotFoundError: The store has no such session.
             SessionBusyError: Another process drives it.
+            SecretMissingError: A tool names a secret that the agent's source of secrets lacks.
             ConfigError: The stored session was made with another model or system turn.
         """
+        secrets = Secrets((name for tool in self.tools for name in tool.secrets), self.secrets)
         runtime = await self.load()
         conversation, recorder = await _open_conversation(runtime)
         try:
             session = await self._open_session(session_id, runtime, conversation)
-            session.recorder = recorder
+            session.recorder, session.secrets = recorder, secrets
         except BaseException:
             await conversation.close()
             raise
@@ -270,6 +281,7 @@ class Agent:
             workspace=_folder_workspace(workspace) if isinstance(workspace, Path) else workspace,
             services=tuple(self.services),
             folder=store.folder / "sessions" / session_id if store is not None else None,
+            net=self._net,
         )
 
     def _load_sandbox(self) -> Sandbox:

@@ -188,6 +188,21 @@ class ToolFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkAttempt:
+    """Something in the box asked for a connection to the network. Comes before the results of its step's calls."""
+
+    type: ClassVar[str] = "network_attempt"
+    host: str
+    port: int
+    """0 where the request named none."""
+    allowed: bool
+    reason: str = ""
+    """Why it was denied."""
+    count: int = 1
+    """How often the very same was tried in a row of calls."""
+
+
+@dataclass(frozen=True, slots=True)
 class StepFinished:
     """The step is committed: transcript, calls, results, budget and workspace."""
 
@@ -259,6 +274,7 @@ Event: TypeAlias = (
     | StepStarted
     | ApprovalAsked
     | ToolStarted
+    | NetworkAttempt
     | ToolFinished
     | StepFinished
     | RunFinished

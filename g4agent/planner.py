@@ -236,7 +236,7 @@ async def execute_admitted(session: Session, turn: Turn, step: Step) -> None:
     async def run_one(call: ToolCall, tool: Tool) -> None:
         timeout = session.timeout(tool, turn.spending.seconds_left())
         step.started[call.id] = datetime.now(UTC)
-        step.executions[call.id] = await execute(call, tool, box, timeout)
+        step.executions[call.id] = await execute(call, tool, box, timeout, session.secrets)
 
     async def stop_when_ordered() -> None:
         await _until(lambda: session.inbox.stopping)

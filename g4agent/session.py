@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import anyio.to_thread
 
 from g4agent.budget import Budget, Spending
+from g4agent.egress.destinations import Destination
 from g4agent.errors import BoxClosedError, ConversationError
-from g4agent.events import Event, RunFinished, RunStarted, Usage
+from g4agent.events import Event, NetworkAttempt, RunFinished, RunStarted, Usage
 from g4agent.execute import Execution
 from g4agent.inbox import Inbox
 from g4agent.messages import ToolCall, ToolResult
 from g4agent.permission import Permissions
 from g4agent.ports.runtime import Conversation, ModelInfo, Sampling
 from g4agent.ports.sandbox import Box, BoxSpec, LimitName, Limits, Sandbox
+from g4agent.secrets import Secrets
 from g4agent.store.records import CallRecord, StepRecord
 from g4agent.tools import PythonTarget, Tool, ToolSet
 from g4agent.verdict import Outcome, Verdict
@@ -29,6 +31,7 @@ from g4agent.verdict import Outcome, Verdict
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+    from g4agent.egress.service import Egress
     from g4agent.planner import Step
     from g4agent.recording import RecordingEngine
     from g4agent.store import Store
@@ -69,6 +72,8 @@ class BoxPlan:
     services: tuple[Service, ...]
     folder: Path | None
     """The session's own folder on the host, for services; None where nothing is kept."""
+    net: tuple[Destination, ...] = ()
+    """Where the box's programs may connect to. Empty: it has no network at all."""
 
 
 class Session:
@@ -106,12 +111,15 @@ class Session:
         """True while a user turn has begun and not ended: it can be taken up with `run(None)`."""
         self.recorder: RecordingEngine | None = None
         """Keeps the sampled tokens; None for a model that gives none."""
+        self.secrets = Secrets()
+        """Values that the tools name."""
         self._journaled = False
         """True while the store has the generation of the step under way."""
         self._heartbeat: Heartbeat | None = None
         self._box_plan = box_plan
         self._box: Box | None = None
         self._sockets: dict[str, Path] | None = None
+        self._egress: Egress | None = None
         self._store = store
         self._resources = AsyncExitStack()
         if store is not None:
@@ -153,7 +161,11 @@ class Session:
         yield RunStarted(self.id, self.model.name, prompt or "", self.thinking, self.sampling.seed)
         async with aclosing(plan(self, turn)) as events:
             async for event in events:
+                for attempt in self._network_attempts():
+                    yield attempt
                 yield event
+        for attempt in self._network_attempts():
+            yield attempt
         spent = turn.spending
         yield RunFinished(self.id, turn.verdict or INTERRUPTED, turn.answer, spent.usage, spent.steps)
 
@@ -205,9 +217,10 @@ class Session:
         """The session's box, opened at its first use: services first, then the stored or the initial workspace."""
         if self._box is None:
             plan = self._box_plan
-            spec = BoxSpec(
-                plan.limits, _source_roots(self.tools), await self._start_services(), allow_degraded=plan.allow_degraded
-            )
+            sockets = await self._start_services()
+            spec = BoxSpec(plan.limits, _source_roots(self.tools), sockets, allow_degraded=plan.allow_degraded)
+            if self._egress is not None:
+                spec = replace(spec, ports=self._egress.ports, env=self._egress.environment)
             box = await plan.sandbox().open(spec)
             self._resources.push_async_callback(box.close)
             saved = await self._in_thread(self._store.workspace, self.id) if self._store else None
@@ -230,8 +243,16 @@ class Session:
             for service in self._box_plan.services:
                 started = service(self._service_folder(), self.sampling.seed)
                 sockets |= await self._resources.enter_async_context(started)
+            if self._box_plan.net:
+                from g4agent.egress.service import Egress
+
+                self._egress = Egress(self._box_plan.net)
+                sockets |= self._resources.enter_context(self._egress.served())
             self._sockets = sockets
         return self._sockets
+
+    def _network_attempts(self) -> Sequence[NetworkAttempt]:
+        return () if self._egress is None else self._egress.take_attempts()
 
     def _service_folder(self) -> Path:
         """The session's folder; a private temporary one where nothing is kept."""

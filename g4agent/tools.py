@@ -37,6 +37,7 @@ from g4agent.errors import ConfigError, InvalidArguments, ToolDefinitionError, T
 from g4agent.function_schema import NAME_PATTERN, function_schema
 from g4agent.messages import JsonValue
 from g4agent.schema import Declaration, declare, signature_text
+from g4agent.secrets import check_names
 from g4agent.validation import ArgumentValidator, check_schema, check_usable
 
 Effect: TypeAlias = Literal["pure", "idempotent", "once"]
@@ -76,6 +77,8 @@ class Tool:
     where: Where = "sandbox"
     untrusted: bool = False
     """Whether its results may hold what strangers wrote (web pages, mail); policies are told of it from then on."""
+    secrets: Sequence[str] = ()
+    """Names of the secrets that its calls are given (`g4agent.secret`)."""
     adapter: TypeAdapter[Any] | None = field(default=None, repr=False)
     """Turns JSON arguments into Python values, and checks what only Python can; None where the schema says it all."""
     validator: ArgumentValidator = field(init=False, repr=False)
@@ -98,6 +101,7 @@ class Tool:
                 f"{self.name} has effect {self.effect!r} and where {self.where!r}",
                 hint='effect is "pure", "idempotent" or "once"; where is "sandbox" or "host".',
             )
+        object.__setattr__(self, "secrets", check_names(self.name, self.secrets))
         check_usable(self.name, self.schema)
         object.__setattr__(self, "declaration", declare(self.schema))
         object.__setattr__(self, "validator", ArgumentValidator(self.schema, self.adapter, signature(self)))
@@ -199,6 +203,7 @@ def tool(
     timeout: float | None = None,
     where: Where = "sandbox",
     untrusted: bool = False,
+    secrets: Sequence[str] = (),
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -210,6 +215,7 @@ def tool(
     timeout: float | None = None,
     where: Where = "sandbox",
     untrusted: bool = False,
+    secrets: Sequence[str] = (),
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Makes a tool of a typed, documented function, sync or async. Bare `@tool`, or with options.
 
@@ -222,6 +228,7 @@ def tool(
         timeout: Seconds per call.
         where: "sandbox" runs it in the session's closed box; "host" runs it in this process, with all its rights.
         untrusted: Whether its results may hold what strangers wrote.
+        secrets: Names of the secrets that its calls are given.
 
     Raises:
         ToolDefinitionError: The function cannot be a tool; the message says why and what to do.
@@ -234,6 +241,7 @@ def tool(
         timeout=timeout,
         where=where,
         untrusted=untrusted,
+        secrets=secrets,
     )
     return make if function is None else make(function)
 
@@ -247,6 +255,7 @@ def _python_tool(
     timeout: float | None,
     where: Where,
     untrusted: bool,
+    secrets: Sequence[str],
 ) -> Tool:
     target = _python_target(function, where)
     described = function_schema(function, description)
@@ -259,6 +268,7 @@ def _python_tool(
         timeout=timeout,
         where=where,
         untrusted=untrusted,
+        secrets=secrets,
         adapter=described.adapter,
     )
 
@@ -306,6 +316,7 @@ def command_tool(
     effect: Effect = "once",
     timeout: float | None = None,
     untrusted: bool = False,
+    secrets: Sequence[str] = (),
 ) -> Tool:
     """Makes a tool of a fixed command that runs in the box, without a shell.
 
@@ -317,6 +328,7 @@ def command_tool(
         effect: What repeating a call does.
         timeout: Seconds per call.
         untrusted: Whether its output may hold what strangers wrote.
+        secrets: Names of the secrets that its calls are given, as environment variables.
 
     Raises:
         ToolDefinitionError: Command and parameters do not fit together; the message says why and what to do.
@@ -331,7 +343,7 @@ def command_tool(
     if not description.strip():
         raise ToolDefinitionError(f"{name} has no description", hint="Say what it does: the model chooses by it.")
     target = CommandTarget.parse(argv, schema)
-    return Tool(name, description.strip(), schema, target, effect, timeout, "sandbox", untrusted, adapter)
+    return Tool(name, description.strip(), schema, target, effect, timeout, "sandbox", untrusted, secrets, adapter)
 
 
 def load_tool(module: str, attribute: str, file: Path | None = None) -> Tool:

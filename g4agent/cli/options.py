@@ -27,6 +27,9 @@ Seed = Annotated[int | None, typer.Option(min=0, help="Seed of sampling and of t
 Temperature = Annotated[float | None, typer.Option(min=0.0, help="0 always takes the likeliest token.")]
 MaxSteps = Annotated[int | None, typer.Option(min=1, help="Model steps before the run is stopped.")]
 MaxTokens = Annotated[int | None, typer.Option(min=1, help="Tokens, read and written, before the run is stopped.")]
+MaxThoughts = Annotated[
+    int | None, typer.Option("--max-thoughts", min=0, help="Tokens of thinking; then the run goes on without.")
+]
 MaxSeconds = Annotated[float | None, typer.Option(min=0.001, help="Seconds before the run is stopped.")]
 PolicyFile = Annotated[
     Path | None, typer.Option("--policy", metavar="FILE", help="TOML file of rules, in the place of the agent's own.")
@@ -64,6 +67,7 @@ class AgentOptions:
     temperature: float | None = None
     max_steps: int | None = None
     max_tokens: int | None = None
+    max_thoughts: int | None = None
     max_seconds: float | None = None
     policy: Path | None = None
     tool_choice: str | None = None
@@ -89,7 +93,11 @@ class AgentOptions:
         changes: dict[str, Any] = {
             "sampling": _changed(agent.sampling, seed=self.seed, temperature=self.temperature),
             "budget": _changed(
-                agent.budget, steps=self.max_steps, tokens=self.max_tokens, wall_seconds=self.max_seconds
+                agent.budget,
+                steps=self.max_steps,
+                tokens=self.max_tokens,
+                thought_tokens=self.max_thoughts,
+                wall_seconds=self.max_seconds,
             ),
             "calls": _changed(agent.calls, choice=self.tool_choice, masked=self.masked),
         }

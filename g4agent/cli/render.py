@@ -18,6 +18,7 @@ from g4agent.events import (
     ChangesSettled,
     CheckFinished,
     Event,
+    NetworkAttempt,
     RunContinued,
     RunFinished,
     RunJudged,
@@ -91,6 +92,8 @@ class Story:
                 self.line(f"→ malformed call: {one_line(raw, self._limit(RESULT_CHARS))}", "yellow")
             case ToolStarted(where="host") if self._verbose:
                 self.line(f"  {event.call.name} runs on the host", "dim")
+            case NetworkAttempt():
+                self._network(event)
             case ToolFinished(result, output=output, degraded=degraded):
                 self.result(result, output)
                 self._note_degraded(frozenset(degraded))
@@ -171,6 +174,13 @@ class Story:
         if text:
             self._console.print(Text(text, style), end="", soft_wrap=True)
             self._line_open = not text.endswith("\n")
+
+    def _network(self, attempt: NetworkAttempt) -> None:
+        place = f"{attempt.host}:{attempt.port}" + (f" ({attempt.count} times)" if attempt.count > 1 else "")
+        if attempt.allowed:
+            self.line(f"  network: {one_line(place)}", "dim")
+        else:
+            self.line(f"  network denied: {one_line(place)}: {attempt.reason}", "yellow")
 
     def _note_degraded(self, degraded: frozenset[str]) -> None:
         if degraded - self._degraded:

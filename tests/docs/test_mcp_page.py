@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "mcp.md"
+PRINTED = ["['reset_state', 'calculate', 'cancel_pending_order']\n", "shop_reset_state\n"]
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 
 @pytest.mark.parametrize(
     ("example", "printed"),
-    zip(EXAMPLES, ["['reset_state', 'calculate', 'cancel_pending_order']\n", "shop_reset_state\n"], strict=True),
+    list(zip(EXAMPLES, PRINTED, strict=True)),
 )
 def test_an_example_runs_as_printed(tmp_path: Path, example: str, printed: str) -> None:
     """What is copied from the page must work, with a server that is not ours, in its box."""

@@ -118,6 +118,9 @@ def test_recursive_references() -> None:
     [
         ({"type": "array", "uniqueItems": True}, "arguments.x: uniqueItems"),
         ({"not": {"type": "string"}}, "arguments.x: not"),
+        ({"oneOf": [{"minimum": 3}, {"type": "integer"}]}, "arguments.x: oneOf, as anyOf"),
+        ({"allOf": [{"type": "string"}, {"type": "boolean"}]}, "arguments.x: type"),
+        ({"type": "string", "const": 1}, "arguments.x: const: no value fits"),
         ({"type": "string", "pattern": "^(?=a)b"}, "arguments.x: pattern ^(?=a)b"),
         ({"type": "string", "format": "regex"}, "arguments.x: format regex"),
         ({"type": "number", "multipleOf": 0.1}, "arguments.x: multipleOf"),

@@ -104,6 +104,8 @@ class ValueRules:
             if union in schema:
                 rest = {key: value for key, value in schema.items() if key != union}
                 parts = [as_mapping(part) for part in schema[union]]
+                if union == "oneOf" and not _disjoint(parts):
+                    self._note(path, "oneOf, as anyOf")
                 parts = [self._merged(rest, self._followed(part), path) if rest else part for part in parts]
                 return " | ".join(dict.fromkeys(self._value(part, path, depth + 1) for part in parts))
         kinds = schema.get("type", KINDS)
@@ -259,6 +261,12 @@ class ValueRules:
 
     def _note(self, path: str, rule: str) -> None:
         self.notes.append(f"{path}: {rule}")
+
+
+def _disjoint(parts: list[Schema]) -> bool:
+    """Whether no value can fit two of the schemas, because their types differ."""
+    kinds = ["number" if part.get("type") == "integer" else part.get("type") for part in parts]
+    return all(isinstance(kind, str) for kind in kinds) and len(set(kinds)) == len(kinds)
 
 
 def _repeated(item: str, low: int, high: int | None) -> str:
