@@ -181,6 +181,25 @@ async def test_a_boxed_server_has_no_network_and_no_environment(monkeypatch: pyt
         assert await connection.call("count", {}) == "1"
 
 
+async def test_a_boxed_server_reaches_what_was_named_and_nothing_else() -> None:
+    """By the proxy that its environment names."""
+    with socket.create_server(("127.0.0.1", 0)) as reachable:
+        port = reachable.getsockname()[1]
+        script = (
+            "import os, socket, sys\n"
+            "host, port = os.environ['HTTPS_PROXY'].removeprefix('http://').split(':')\n"
+            "for target in sys.argv[1:]:\n"
+            "    s = socket.create_connection((host, int(port)))\n"
+            "    s.sendall(f'CONNECT {target} HTTP/1.1\\r\\nHost: {target}\\r\\n\\r\\n'.encode())\n"
+            "    print(target, s.recv(64).split()[1].decode(), file=sys.stderr, flush=True)\n"
+        )
+        named = f"127.0.0.1:{port}"
+        server = StdioServer(["python3", "-c", script, named, "127.0.0.1:9"], net=[named])
+        with pytest.raises(McpServerError) as error:
+            connect(server)
+        assert f"{named} 200" in str(error.value) and "127.0.0.1:9 403" in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("server", "message"),
     [

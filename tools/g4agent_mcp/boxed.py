@@ -1,7 +1,8 @@
 """A server in a closed box, with its standard input and output passed on: `python -m g4agent_mcp.boxed JSON`.
 
-The JSON is `{"command": […], "sandbox": name, "folders": […], "env": {…}, "limits": {…}}`. In the box, a few lines of
-Python connect to a socket that this process holds, and start the server with that as its input and output.
+The JSON is `{"command": […], "sandbox": name, "folders": […], "env": {…}, "limits": {…}, "net": ["host:port"]}`.
+In the box, a few lines of Python connect to a socket that this process holds, and start the server with that as its
+input and output.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ import os
 import socket
 import sys
 import tempfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import anyio
 
+from g4agent.egress.destinations import parse_destinations
+from g4agent.egress.service import Egress
 from g4agent.ports.sandbox import BoxSpec, Limits
 from g4agent.registry import load_sandbox
 
@@ -36,7 +40,11 @@ LAST_SECONDS = 1.0
 
 async def serve(settings: dict[str, Any]) -> int:
     """Runs the server until it ends, or its input does; gives its exit code."""
-    with tempfile.TemporaryDirectory(prefix="g4agent-mcp-") as folder, socket.socket(socket.AF_UNIX) as listener:
+    with (
+        tempfile.TemporaryDirectory(prefix="g4agent-mcp-") as folder,
+        socket.socket(socket.AF_UNIX) as listener,
+        ExitStack() as stack,
+    ):
         place = Path(folder) / "mcp.sock"
         listener.bind(str(place))
         place.chmod(0o666)  # the box runs as a user of its own; the folder keeps out all others
@@ -47,6 +55,10 @@ async def serve(settings: dict[str, Any]) -> int:
             sockets={INSIDE: place},
             env=settings["env"],
         )
+        if settings["net"]:
+            egress = Egress(parse_destinations(settings["net"]))
+            sockets = {**spec.sockets, **stack.enter_context(egress.served())}
+            spec = replace(spec, sockets=sockets, ports=egress.ports, env={**egress.environment, **spec.env})
         box = await load_sandbox(settings["sandbox"]).open(spec)
         try:
             code = 0

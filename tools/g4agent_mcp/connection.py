@@ -169,6 +169,7 @@ class Connection:
                 "folders": [str(Path(folder).resolve()) for folder in server.folders],
                 "env": env,
                 "limits": asdict(server.limits),
+                "net": list(server.net),
             }
             command, env = [sys.executable, "-m", "g4agent_mcp.boxed", json.dumps(settings)], {}
         errors = stack.enter_context(self._stderr.open("a"))

@@ -40,8 +40,10 @@ class StdioServer(_Conditions):
     command: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
     sandbox: str | None = "bubblewrap"
-    """The box that it runs in: without a network, and with an empty workspace of its own. None: it runs on the host,
-    with all your rights."""
+    """The box that it runs in, with an empty workspace of its own. None: it runs on the host, with all your rights."""
+    net: Sequence[str] = ()
+    """Where it may connect to from the box, each as "host:port": by a proxy, for programs that heed `HTTPS_PROXY`.
+    Empty: no network."""
     folders: Sequence[Path] = ()
     """Folders of the host that the box shows, read-only, at the same place: where the program lies. The box has a user
     of its own, to whom they must be readable."""
@@ -89,7 +91,7 @@ def read_servers(file: Path, **conditions: Any) -> dict[str, StdioServer | HttpS
 def _server(name: str, entry: Mapping[str, Any], conditions: Mapping[str, Any]) -> StdioServer | HttpServer:
     own = {"prefix": f"{re.sub(r'[^A-Za-z0-9]+', '_', name)}_", **conditions}
     if "url" in entry:
-        shared = {key: value for key, value in own.items() if key not in ("sandbox", "folders", "limits")}
+        shared = {key: value for key, value in own.items() if key not in ("sandbox", "net", "folders", "limits")}
         return HttpServer(entry["url"], _filled(entry.get("headers", {})), **shared)
     return StdioServer([entry["command"], *entry.get("args", [])], _filled(entry.get("env", {})), **own)
 
