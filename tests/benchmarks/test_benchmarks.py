@@ -63,6 +63,14 @@ def test_no_injection_of_agentdojo_gets_through() -> None:
     assert json.loads(done.stdout)["rows"]["banking"]["cases"] > 100
 
 
+def test_sandbox_latency_measures_a_box_and_its_absence() -> None:
+    """A box that cannot be opened, or a tool that fails in it, must not look like a fast one."""
+    report = _report("sandbox_latency.py", "--rounds", "1", "--calls", "2")
+    rows = report["rows"]
+    assert all(rows["bubblewrap"][column] > 0 for column in ("cold", "first call", "command", "call"))
+    assert rows["subprocess.run"]["call"] > 0 and rows["bubblewrap / subprocess"]["command"] > 0
+
+
 @pytest.mark.parametrize(("figure", "check", "code"), [(1.0, True, 0), (1.1, True, 1), (1.1, False, 0)])
 def test_only_a_missed_target_fails_and_only_a_check(figure: float, check: bool, code: int) -> None:
     """A gate that cannot fail is none."""
