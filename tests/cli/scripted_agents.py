@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 
 from g4agent import Agent, Policy, Rule, tool
-from g4agent.testing import ScriptedModel, call, calls, say
+from g4agent.testing import ScriptedModel, ScriptedRuntime, call, calls, say
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m [bold red]markup[/] \u202ereversed \r over"
 
@@ -86,3 +86,9 @@ liar = Agent(model=ScriptedModel([say("All done.")]), tools=[add])
 careful = Agent(
     model=ScriptedModel([call("pay", amount=5), say("Finished.")]), tools=[pay], policy=Policy((Rule("ask", "pay"),))
 )
+SLOPPY = [
+    '<|tool_call>call:add{"a":1,b:2<tool_call|><|tool_response>',
+    "<|tool_call>call:add{a:1,b:<turn|>",
+    "It is 3.<turn|>",
+]
+sloppy = Agent(model=ScriptedRuntime(SLOPPY), tools=[add])
