@@ -65,6 +65,8 @@ class Driver:
 
     async def turn(self, session: Session, prompt: str | None) -> Verdict:
         """One user turn, shown while it happens; None goes on with an interrupted one."""
+        if self.copied is not None:
+            await self.copied.remember(self, session)
         async with aclosing(session.stream(prompt)) as events:
             return await self._show(events)
 

@@ -41,6 +41,16 @@ class Copied:
         Raises:
             ConfigError: The folder, the choice, the branch or the patch's folder cannot be used.
         """
+        return cls._checked(Project.read(folder), changes, watched)
+
+    @classmethod
+    def stored(cls, store: Path, session: str, changes: str | None, *, watched: bool) -> Copied | None:
+        """The project of a session that began on a copy of one; None for any other session. Raises as `prepare`."""
+        project = Project.load(_session_folder(store, session))
+        return None if project is None else cls._checked(project, changes, watched)
+
+    @classmethod
+    def _checked(cls, project: Project, changes: str | None, watched: bool) -> Copied:
         action, target = parse_changes(changes or "ask")
         if action == "ask" and not watched:
             raise ConfigError(
@@ -49,10 +59,15 @@ class Copied:
             )
         if action == "patch" and not Path(target).absolute().parent.is_dir():
             raise ConfigError(f"there is no folder for the patch {target}", hint="Make it first.")
-        project = Project.read(folder)
         if action == "branch":
             require_new_branch(project, target)
         return cls(project, action, target)
+
+    async def remember(self, driver: Driver, session: Session) -> None:
+        """Keeps with the session what was copied, so that a resumed one can take its changes over as well."""
+        store = await driver.agent.open_store()
+        if store is not None:
+            self.project.save(_session_folder(store.folder, session.id))
 
     def agent(self, agent: Agent) -> Agent:
         """The agent, at work on the copy."""
@@ -112,6 +127,8 @@ class Copied:
             await self._keep(driver, session, diff)
             raise
         driver.show(ChangesSettled("apply", str(self.project.folder)))
+        if (store := await driver.agent.open_store()) is not None:
+            changes.applied().save(_session_folder(store.folder, session.id))
 
     async def _keep(self, driver: Driver, session: Session, diff: str) -> None:
         """Not applied; kept with the session, where there is a store."""
@@ -119,7 +136,7 @@ class Copied:
         if store is None:
             driver.show(ChangesSettled("discard", ""))
             return
-        file = store.folder / "sessions" / session.id / "changes.patch"
+        file = _session_folder(store.folder, session.id) / "changes.patch"
         file.parent.mkdir(parents=True, exist_ok=True)
         _write_patch(file, diff)
         driver.show(ChangesSettled("patch", str(file)))
@@ -134,6 +151,10 @@ def parse_changes(text: str) -> tuple[Action, str]:
     raise ConfigError(
         f"{text!r} says not what to do with changes", hint="ask, apply, discard, patch=FILE, branch=NAME."
     )
+
+
+def _session_folder(store: Path, session: str) -> Path:
+    return store / "sessions" / session
 
 
 def _message(task: str, session: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from g4agent.errors import ConfigError
-from g4agent.project.entries import LINK, Entries, Entry, read_archive, read_entry, write_archive
+from g4agent.project.entries import Entries, Entry, read_archive, read_entry, write_archive
 from g4agent.project.git import Scratch, is_repository, names, run_git
 from g4agent.project.replace import recover
 from g4agent.protected_paths import ProtectedPaths
@@ -15,6 +16,7 @@ from g4agent.protected_paths import ProtectedPaths
 SKIPPED_FOLDERS = frozenset(
     ("node_modules", "__pycache__", ".venv", "venv", ".tox", ".mypy_cache", ".pytest_cache", ".ruff_cache")
 )
+ABOUT, ARCHIVE = "project.json", "project.tar"
 GIT_CONFIG = b"[core]\n\trepositoryformatversion = 0\n\tbare = false\n"
 
 
@@ -44,9 +46,30 @@ class Project:
         found = {path: entry for path in paths if is_copied(path) and (entry := read_entry(folder / path)) is not None}
         return cls(folder, in_repository, found)
 
-    def files(self) -> dict[str, bytes]:
-        """The regular files by path."""
-        return {path: entry.data for path, entry in self.entries.items() if entry.mode != LINK}
+    def save(self, folder: Path) -> None:
+        """Writes down what was copied, for a later process that takes the changes over."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ARCHIVE).write_bytes(write_archive(self.entries))
+        about = {"folder": str(self.folder), "in_repository": self.in_repository}
+        part = folder / f"{ABOUT}.part"
+        part.write_text(json.dumps(about))
+        part.replace(folder / ABOUT)
+
+    @classmethod
+    def load(cls, folder: Path) -> Project | None:
+        """What was saved there; None if nothing was.
+
+        Raises:
+            ConfigError: The project's folder is gone.
+        """
+        if not (folder / ABOUT).exists():
+            return None
+        about = json.loads((folder / ABOUT).read_text())
+        place = Path(about["folder"])
+        if not place.is_dir():
+            raise ConfigError(f"the workspace {place} of this session is gone", hint="Put the folder back.")
+        recover(place)
+        return cls(place, about["in_repository"], read_archive((folder / ARCHIVE).read_bytes()))
 
     def archive(self) -> bytes:
         """The copy as a box restores it, with links and executable files.

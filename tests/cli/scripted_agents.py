@@ -102,3 +102,5 @@ mender_lost = Agent(model=ScriptedModel([MENDING[1], *[call("nothing")] * 3]), t
 looker = Agent(
     model=ScriptedModel([call("list_files"), call("git_log"), say("Nothing to do.")]), tools=coding_tools(full=True)
 )
+sleeper = mender.replace(model=ScriptedModel([MENDING[1], call("run_command", command="sleep 60"), say("Never said.")]))
+sleeper_again = mender.replace(model=ScriptedModel([say("Gone on.")]))
