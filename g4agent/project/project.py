@@ -9,7 +9,8 @@ from pathlib import Path
 
 from g4agent.errors import ConfigError
 from g4agent.project.entries import Entries, Entry, read_archive, read_entry, write_archive
-from g4agent.project.git import Scratch, is_repository, names, run_git
+from g4agent.project.git import is_repository, names, run_git
+from g4agent.project.history import own_repository
 from g4agent.project.replace import recover
 from g4agent.protected_paths import ProtectedPaths
 
@@ -17,7 +18,6 @@ SKIPPED_FOLDERS = frozenset(
     ("node_modules", "__pycache__", ".venv", "venv", ".tox", ".mypy_cache", ".pytest_cache", ".ruff_cache")
 )
 ABOUT, ARCHIVE = "project.json", "project.tar"
-GIT_CONFIG = b"[core]\n\trepositoryformatversion = 0\n\tbare = false\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +74,10 @@ class Project:
     def archive(self) -> bytes:
         """The copy as a box restores it, with links and executable files.
 
-        A copy from a git repository has a repository of its own, in which the project as it was is the only commit.
+        A copy from a git repository has a repository of its own; see `own_repository`.
         """
-        entries = dict(self.entries)
-        if self.in_repository:
-            with Scratch() as scratch:
-                scratch.commit((self.entries, "The project as the run found it"))
-                scratch.git("read-tree", "HEAD")
-                for file in sorted(scratch.folder.rglob("*")):
-                    if file.is_file():
-                        entries[f".git/{file.relative_to(scratch.folder).as_posix()}"] = Entry(file.read_bytes())
-            entries[".git/config"] = Entry(GIT_CONFIG)
-        return write_archive(entries)
+        own = own_repository(self.folder, self.entries) if self.in_repository else {}
+        return write_archive({**self.entries, **own})
 
     def after(self, snapshot: bytes) -> dict[str, Entry]:
         """What the project became, from a snapshot of the workspace; without new files that git would ignore."""
