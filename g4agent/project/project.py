@@ -49,11 +49,11 @@ class Project:
     def save(self, folder: Path) -> None:
         """Writes down what was copied, for a later process that takes the changes over."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / ARCHIVE).write_bytes(write_archive(self.entries))
         about = {"folder": str(self.folder), "in_repository": self.in_repository}
-        part = folder / f"{ABOUT}.part"
-        part.write_text(json.dumps(about))
-        part.replace(folder / ABOUT)
+        for name, data in ((ARCHIVE, write_archive(self.entries)), (ABOUT, json.dumps(about).encode())):
+            part = folder / f"{name}.part"
+            part.write_bytes(data)
+            part.replace(folder / name)
 
     @classmethod
     def load(cls, folder: Path) -> Project | None:

@@ -152,6 +152,16 @@ def test_a_person_decides_by_the_diff(environment: dict[str, str], project: Path
     assert git(project, "status", "--porcelain") == status
 
 
+def test_ctrl_c_at_the_question_keeps_the_patch(environment: dict[str, str], project: Path) -> None:
+    """An hour's work must not be lost by a doubt."""
+    terminal = Terminal(environment, *MENDER, str(project))
+    terminal.read_until("[y/N] ")
+    terminal.process.send_signal(signal.SIGINT)
+    assert terminal.finish() == 130 and is_untouched(project)
+    [kept] = Path(environment["G4AGENT_HOME"]).glob("sessions/*/changes.patch")
+    assert EDITED in kept.read_text()
+
+
 def test_a_file_that_changed_meanwhile_is_not_overwritten(environment: dict[str, str], project: Path) -> None:
     """While the person thinks, the file is edited: nothing is applied, and the patch is kept."""
     terminal = Terminal(environment, *MENDER, str(project))
