@@ -45,6 +45,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/masking.py --check
 	$(BIN)/python benchmarks/injection.py --check
 	$(BIN)/python benchmarks/bfcl_native.py --check
+	$(BIN)/python benchmarks/coding_oracle.py --check
 	$(BIN)/python benchmarks/nano_eval.py
 	$(BIN)/python benchmarks/sandbox_latency.py
 

@@ -108,3 +108,5 @@ SLOPPY = [
     "It is 3.<turn|>",
 ]
 sloppy = Agent(model=ScriptedRuntime(SLOPPY), tools=[add])
+sleeper = mender.replace(model=ScriptedModel([MENDING[1], call("run_command", command="sleep 60"), say("Never said.")]))
+sleeper_again = mender.replace(model=ScriptedModel([say("Gone on.")]))
