@@ -1,6 +1,6 @@
 """Attention over compressed pages: streaming softmax, a block of pages decoded at a time, never the whole cache.
 
-`decode_attention` is the seam for native kernels: the same arguments, the same result.
+`decode_attention` runs the native kernel where there is one (`native.py`), and else plain PyTorch.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
+from g4agent_torch.turboquant import native_attention
 from g4agent_torch.turboquant.formats import LayerFormat
+from g4agent_torch.turboquant.native import kernel
 
 BLOCK_PAGES: Final = 32
 """Pages decoded at a time: 4096 tokens keep the decoded block near the processor."""
@@ -46,9 +48,15 @@ def decode_attention(query: Tensor, pages: list[Tensor], layer: LayerFormat, fir
         layer: What is in them.
         first_position: Position of the first page's first token; only value-only layers need it.
     """
+    native = kernel()
+    if native is not None and not native_attention.supports(layer, query):
+        native = None
     first, second = layer.streams
     if (shared := layer.value_only) is None:
         query = first.rotation.forward(query)
+        if native is not None:
+            out, lse = native_attention.attend(native, query, None, pages, layer, first_position)
+            return Partial(second.rotation.inverse(out), lse)
         blocks = []
         for start in range(0, len(pages), BLOCK_PAGES):
             keys, values = _rotated(layer, pages[start : start + BLOCK_PAGES])
@@ -58,16 +66,19 @@ def decode_attention(query: Tensor, pages: list[Tensor], layer: LayerFormat, fir
     # q · K = (γ ⊙ q) · V on the position-free dimensions; on the rotary ones K is rebuilt position by position.
     free = first.rotation.forward((query * shared.key_norm)[..., shared.rest])
     turned = query[..., shared.rotary]
-    blocks = []
-    for start in range(0, len(pages), BLOCK_PAGES):
-        rest, rotary = _rotated(layer, pages[start : start + BLOCK_PAGES])
-        begin = first_position + start * layer.tokens
-        positions = torch.arange(begin, begin + rest.shape[1], device=query.device)
-        keys = shared.keys(second.rotation.inverse(rotary), positions)
-        scores = free @ rest.transpose(1, 2) + turned @ keys.transpose(1, 2)
-        blocks.append(_softmax(scores, torch.cat([rest, rotary], -1), None))
-    lse = torch.logsumexp(torch.stack([block.lse for block in blocks]), 0)
-    rest, rotary = merge(blocks).split([first.size, second.size], -1)
+    if native is not None:
+        merged, lse = native_attention.attend(native, free, turned, pages, layer, first_position)
+    else:
+        blocks = []
+        for start in range(0, len(pages), BLOCK_PAGES):
+            rest, rotary = _rotated(layer, pages[start : start + BLOCK_PAGES])
+            begin = first_position + start * layer.tokens
+            positions = torch.arange(begin, begin + rest.shape[1], device=query.device)
+            keys = shared.keys(second.rotation.inverse(rotary), positions)
+            scores = free @ rest.transpose(1, 2) + turned @ keys.transpose(1, 2)
+            blocks.append(_softmax(scores, torch.cat([rest, rotary], -1), None))
+        merged, lse = merge(blocks), torch.logsumexp(torch.stack([block.lse for block in blocks]), 0)
+    rest, rotary = merged.split([first.size, second.size], -1)
     out = torch.empty_like(query)
     out[..., shared.rest], out[..., shared.rotary] = first.rotation.inverse(rest), second.rotation.inverse(rotary)
     return Partial(out, lse)

@@ -1,0 +1,112 @@
+"""`decode_attention` by the native kernel: what it is given, and what it gives back."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from dataclasses import dataclass
+from typing import Final
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from g4agent_torch.turboquant.codec import RATES
+from g4agent_torch.turboquant.formats import LayerFormat, ValueOnly
+from g4agent_torch.turboquant.layout import PAGE_TOKENS, TOKEN_BLOCK
+from g4agent_torch.turboquant.native import BODIES, Call, Kernel
+
+MAX_SIZE: Final = 1024
+ROTARY_SIZES: Final = (32, 64, 128)
+"""Rotary dimensions for which the kernel rebuilds keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rope:
+    """What rebuilds the rotary part of keys within a page; the kernel turns queries to the page's start."""
+
+    table: Tensor
+    """Int16 [blocks, pairs, 4, 32]: rows (first from low, first from high, second from low, second from high), where
+    low ± high are the last butterflies of the Hadamard transform. Tokens lie as `kernel` registers hold them."""
+    unit: float
+    frequencies: Tensor
+
+
+_ropes: WeakKeyDictionary[ValueOnly, _Rope] = WeakKeyDictionary()
+
+
+def supports(layer: LayerFormat, query: Tensor) -> bool:
+    """Whether the kernel can read this layer's pages."""
+    first, second = layer.streams
+    if layer.value_only is not None and second.size not in ROTARY_SIZES:
+        return False
+    return query.device.type == "cpu" and layer.tokens == PAGE_TOKENS and first.size + second.size <= MAX_SIZE
+
+
+def attend(
+    kernel: Kernel, query: Tensor, turned: Tensor | None, pages: list[Tensor], layer: LayerFormat, first_position: int
+) -> tuple[Tensor, Tensor]:
+    """Attention in the rotated basis.
+
+    Args:
+        kernel: The kernel.
+        query: Float32 [KV, N, size of the first stream], rotated like it.
+        turned: For value-only layers, the queries' rotary dimensions [KV, N, rotary_dim]; not rotated.
+        pages: See `decode_attention`; so `layer` and `first_position`.
+
+    Returns:
+        Outputs [KV, N, size of a value], rotated like the streams they come from, and the log-sum-exp [KV, N].
+    """
+    first, second = layer.streams
+    heads, rows, _ = query.shape
+    query = query.contiguous()
+    out = torch.empty(heads, rows, second.size if turned is None else first.size + second.size)
+    lse = torch.empty(heads, rows)
+    main, tail = (segment.codebook.levels for segment in (first.segments[0], first.segments[-1]))
+    call = Call(
+        body=BODIES.index(kernel.body),
+        rate=RATES.index(layer.rate),
+        threads=torch.get_num_threads(),
+        heads=heads,
+        rows=rows,
+        first_size=first.size,
+        second_size=second.size,
+        value_only=turned is not None,
+        pages=len(pages),
+        head_bytes=layer.head_bytes,
+        first_position=first_position,
+        page=ctypes.addressof(addresses := (ctypes.c_void_p * len(pages))(*map(Tensor.data_ptr, pages))),
+        query=query.data_ptr(),
+        main_levels=main.data_ptr(),
+        tail_levels=tail.data_ptr(),
+        out=out.data_ptr(),
+        lse=lse.data_ptr(),
+    )
+    if turned is not None:
+        assert layer.value_only is not None
+        rope, turned = _rope(layer.value_only, second.rotation.signs), turned.contiguous()
+        call.turned, call.rope, call.rope_unit = turned.data_ptr(), rope.table.data_ptr(), rope.unit
+        call.frequencies = rope.frequencies.data_ptr()
+    kernel.library.g4_decode_attention(call)
+    del addresses  # lived until here
+    return out, lse
+
+
+def _rope(shared: ValueOnly, signs: Tensor) -> _Rope:
+    if shared not in _ropes:
+        _ropes[shared] = _make_rope(shared, signs)
+    return _ropes[shared]
+
+
+def _make_rope(shared: ValueOnly, signs: Tensor) -> _Rope:
+    frequencies = shared.frequencies.double()
+    first, second = (shared.key_norm[shared.rotary] * signs).double().chunk(2)
+    most = max(first.abs().max().item(), second.abs().max().item()) * math.sqrt(2)
+    angle = torch.arange(PAGE_TOKENS)[:, None] * frequencies
+    c, s = angle.cos(), angle.sin()
+    rows = (c * first - s * second, c * first + s * second, s * first + c * second, s * first - c * second)
+    factors = torch.stack(rows) / most * 32767  # [4, tokens, pairs]
+    lanes = factors.round().to(torch.int16).view(4, -1, 2, 4, 4, len(frequencies))  # [4, block, half, L, m, pairs]
+    table = lanes.permute(1, 5, 0, 3, 2, 4).reshape(-1, len(frequencies), 4, TOKEN_BLOCK).contiguous()
+    unit = most / math.sqrt(2 * len(frequencies)) * 32768 / 32767
+    return _Rope(table, unit, frequencies)
