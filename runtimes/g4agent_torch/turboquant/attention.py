@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -13,18 +13,10 @@ from torch import Tensor
 from g4agent_torch.turboquant import native_attention
 from g4agent_torch.turboquant.formats import LayerFormat
 from g4agent_torch.turboquant.native import kernel
+from g4agent_torch.turboquant.partial import Partial
 
 BLOCK_PAGES: Final = 32
 """Pages decoded at a time: 4096 tokens keep the decoded block near the processor."""
-
-
-class Partial(NamedTuple):
-    """Attention over some of the keys, to be merged with that over others."""
-
-    out: Tensor
-    """Normalised over these keys, float32 [KV, N, D]."""
-    lse: Tensor
-    """Log of the sum of exponentials of the scores, float32 [KV, N]; −inf where no key is seen."""
 
 
 def merge(parts: list[Partial]) -> Tensor:
@@ -49,14 +41,11 @@ def decode_attention(query: Tensor, pages: list[Tensor], layer: LayerFormat, fir
         first_position: Position of the first page's first token; only value-only layers need it.
     """
     native = kernel()
-    if native is not None and not native_attention.supports(layer, query):
-        native = None
+    if native is not None and native_attention.supports(layer, query):
+        return native_attention.decode_attention(native, query, pages, layer, first_position)
     first, second = layer.streams
     if (shared := layer.value_only) is None:
         query = first.rotation.forward(query)
-        if native is not None:
-            out, lse = native_attention.attend(native, query, None, pages, layer, first_position)
-            return Partial(second.rotation.inverse(out), lse)
         blocks = []
         for start in range(0, len(pages), BLOCK_PAGES):
             keys, values = _rotated(layer, pages[start : start + BLOCK_PAGES])
@@ -66,19 +55,16 @@ def decode_attention(query: Tensor, pages: list[Tensor], layer: LayerFormat, fir
     # q · K = (γ ⊙ q) · V on the position-free dimensions; on the rotary ones K is rebuilt position by position.
     free = first.rotation.forward((query * shared.key_norm)[..., shared.rest])
     turned = query[..., shared.rotary]
-    if native is not None:
-        merged, lse = native_attention.attend(native, free, turned, pages, layer, first_position)
-    else:
-        blocks = []
-        for start in range(0, len(pages), BLOCK_PAGES):
-            rest, rotary = _rotated(layer, pages[start : start + BLOCK_PAGES])
-            begin = first_position + start * layer.tokens
-            positions = torch.arange(begin, begin + rest.shape[1], device=query.device)
-            keys = shared.keys(second.rotation.inverse(rotary), positions)
-            scores = free @ rest.transpose(1, 2) + turned @ keys.transpose(1, 2)
-            blocks.append(_softmax(scores, torch.cat([rest, rotary], -1), None))
-        merged, lse = merge(blocks), torch.logsumexp(torch.stack([block.lse for block in blocks]), 0)
-    rest, rotary = merged.split([first.size, second.size], -1)
+    blocks = []
+    for start in range(0, len(pages), BLOCK_PAGES):
+        rest, rotary = _rotated(layer, pages[start : start + BLOCK_PAGES])
+        begin = first_position + start * layer.tokens
+        positions = torch.arange(begin, begin + rest.shape[1], device=query.device)
+        keys = shared.keys(second.rotation.inverse(rotary), positions)
+        scores = free @ rest.transpose(1, 2) + turned @ keys.transpose(1, 2)
+        blocks.append(_softmax(scores, torch.cat([rest, rotary], -1), None))
+    lse = torch.logsumexp(torch.stack([block.lse for block in blocks]), 0)
+    rest, rotary = merge(blocks).split([first.size, second.size], -1)
     out = torch.empty_like(query)
     out[..., shared.rest], out[..., shared.rotary] = first.rotation.inverse(rest), second.rotation.inverse(rotary)
     return Partial(out, lse)

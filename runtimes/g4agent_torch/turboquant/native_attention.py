@@ -15,6 +15,7 @@ from g4agent_torch.turboquant.codec import RATES
 from g4agent_torch.turboquant.formats import LayerFormat, ValueOnly
 from g4agent_torch.turboquant.layout import PAGE_TOKENS, TOKEN_BLOCK
 from g4agent_torch.turboquant.native import BODIES, Call, Kernel
+from g4agent_torch.turboquant.partial import Partial
 
 MAX_SIZE: Final = 1024
 ROTARY_SIZES: Final = (32, 64, 128)
@@ -43,7 +44,25 @@ def supports(layer: LayerFormat, query: Tensor) -> bool:
     return query.device.type == "cpu" and layer.tokens == PAGE_TOKENS and first.size + second.size <= MAX_SIZE
 
 
-def attend(
+def decode_attention(
+    kernel: Kernel, query: Tensor, pages: list[Tensor], layer: LayerFormat, first_position: int
+) -> Partial:
+    """See `attention.decode_attention`."""
+    first, second = layer.streams
+    forward, inverse = first.rotation.matrix, second.rotation.matrix.T
+    if (shared := layer.value_only) is None:
+        out, lse = _attend(kernel, query @ forward, None, pages, layer, first_position)
+        return Partial(out @ inverse, lse)
+    scaled = query * shared.key_norm
+    turned = query[..., shared.rotary]
+    merged, lse = _attend(kernel, scaled[..., shared.rest] @ forward, turned, pages, layer, first_position)
+    rest, rotary = merged.split([first.size, second.size], -1)
+    out = torch.empty_like(query)
+    out[..., shared.rest], out[..., shared.rotary] = rest @ forward.T, rotary @ inverse
+    return Partial(out, lse)
+
+
+def _attend(
     kernel: Kernel, query: Tensor, turned: Tensor | None, pages: list[Tensor], layer: LayerFormat, first_position: int
 ) -> tuple[Tensor, Tensor]:
     """Attention in the rotated basis.

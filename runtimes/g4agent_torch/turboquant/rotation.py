@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from functools import cache
+from functools import cache, cached_property
 from typing import Final
 
 import torch
@@ -39,6 +39,12 @@ class Rotation:
         self.size = size
         self.signs = _signs(size)
         self._norm = 1 / math.sqrt(size)
+
+    @cached_property
+    def matrix(self) -> Tensor:
+        """The same as a matrix [d, d]: x @ matrix is `forward`, y @ matrix.T `inverse`. Faster for a few vectors, but
+        not to the bit."""
+        return self.forward(torch.eye(self.size))
 
     def forward(self, x: Tensor) -> Tensor:
         """Rotates [..., d] (any float dtype) to float32 [..., d]."""

@@ -9,6 +9,8 @@ typedef float F __attribute__((vector_size(W)));
 typedef int32_t I __attribute__((vector_size(W)));
 typedef uint16_t U16 __attribute__((vector_size(W)));
 typedef int16_t S16 __attribute__((vector_size(W)));
+typedef float F4 __attribute__((vector_size(16), may_alias));
+typedef int32_t I4 __attribute__((vector_size(16), may_alias));
 
 constexpr int LANES = W / 4;    // 32-bit lanes
 constexpr int PARTS = ROW / W;  // vectors of a row
@@ -95,10 +97,18 @@ static void round_levels(const float* levels, int codes, int dims, int axis, flo
 }
 
 static void fill_levels(const Call& call, int dims, const int (&bits)[2], Levels& levels) {
-  float most = 0;
+  float most = 0, least = INFINITY;
+  int count = dims << bits[0];
   for (int s = 0; s < 2; s++)
     for (int i = 0; i < dims << bits[s]; i++) most = fmaxf(most, fabsf(call.levels[s][i]));
-  levels.unit = most / LEVEL_MAX;
+  for (int i = 0; i < 128; i++) {  // the unit of which most levels are nearly multiples
+    float unit = most / (LEVEL_MAX - i / 8.0f), error = 0;
+    for (int j = 0; j < count; j++) {
+      float level = call.levels[0][j], off = level - unit * rintf(level / unit);
+      error += off * off * expf(-level * level / 6);
+    }
+    if (error < least) least = error, levels.unit = unit;
+  }
   for (int s = 0; s < 2; s++)
     for (int e = 0; e < dims; e++) {
       int rounded[128], codes = 1 << bits[s];
@@ -335,6 +345,7 @@ template <int BITS> FN void regroup(const uint8_t* rows, int64_t stride, uint8_t
   for (int r = 0; r < BITS; r++)
     for (int part = 0; part < PARTS; part++) {
       const uint8_t* from = rows + r * ROW + part * W;
+      for (int block = 0; block < 4; block++) __builtin_prefetch(from + block * stride + BITS * ROW);
       uint8_t* at = to + r * ROW + part * W;
       V x0 = load(from), x1 = load(from + stride), x2 = load(from + 2 * stride), x3 = load(from + 3 * stride);
       V a = low8(x0, x1), b = high8(x0, x1), c = low8(x2, x3), d = high8(x2, x3);
@@ -375,11 +386,10 @@ FN void add_group(const uint8_t* rows, int pages, const uint8_t* p, const Table 
         alignas(64) int32_t lanes[LANES];
         store(lanes, sums[e][h]);
         float* to = out + h * size + (DIMS == 2 ? e * units + 4 * U : 4 * (U + e));
-        for (int j = 0; j < 4; j++) {
-          int32_t sum = 0;
-          for (int i = 0; i < LANES; i += 4) sum += lanes[i + j];
-          to[j] += factor[h] * (float)sum;
-        }
+        I4 sum = *(const I4*)lanes;
+#pragma GCC unroll 4
+        for (int i = 4; i < LANES; i += 4) sum += *(const I4*)(lanes + i);
+        *(F4*)to += __builtin_convertvector(sum, F4) * factor[h];
       }
   }
   if constexpr (U + 2 / DIMS < 4)
@@ -566,6 +576,14 @@ TARGET static void score_page(const Call& call, const Task& task, const uint8_t*
   }
 }
 
+// Asks for what the first passes over a page read, and nothing before them asks for: its start, tails and scales.
+template <class R> FN void prefetch_page(const Call& call, const uint8_t* head) {
+  Stream<R> first(call.first_size), second(call.second_size);
+  for (int i = 0; i < AHEAD; i += ROW) __builtin_prefetch(head + i, 0, 2);
+  for (int64_t i = first.tail; i < first.bytes; i += ROW) __builtin_prefetch(head + i, 0, 2);
+  for (int64_t i = second.tail; i < second.bytes; i += ROW) __builtin_prefetch(head + first.bytes + i, 0, 2);
+}
+
 // Adds a chunk's values, whose scores are in place.
 template <class R, int H>
 TARGET static void weigh_chunk(const Call& call, const Chunk& chunk, int size, Workspace<R, H>& work) {
@@ -594,7 +612,7 @@ TARGET static void weigh_chunk(const Call& call, const Chunk& chunk, int size, W
 }
 
 // H queries of one KV head over the pages of a task: maximum, sum and unnormalised output of each.
-template <class R, int H> static void attend(const Call& call, const Task& task) {
+template <class R, int H> TARGET static void attend(const Call& call, const Task& task) {
   constexpr int BITS[2] = {R::MAIN, R::TAIL};
   Stream<R> first(call.first_size), second(call.second_size);
   int size = call.value_only ? first.size + second.size : second.size;
@@ -619,6 +637,7 @@ template <class R, int H> static void attend(const Call& call, const Task& task)
     Chunk chunk{(int)(task.last - start < CHUNK ? task.last - start : CHUNK), {}};
     for (int page = 0; page < chunk.pages; page++) {
       chunk.page[page] = call.page[start + page] + task.head * call.head_bytes;
+      if (start + page + 1 < task.last) prefetch_page<R>(call, call.page[start + page + 1] + task.head * call.head_bytes);
       score_page(call, task, chunk.page[page], work, page);
     }
     weigh_chunk(call, chunk, size, work);
