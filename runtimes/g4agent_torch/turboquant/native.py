@@ -31,7 +31,7 @@ VARIABLE: Final = "G4AGENT_KV_KERNEL"
 SOURCES: Final = Path(__file__).parent / "cpp"
 LIBRARY: Final = "libg4agent_kv.so"
 FLAGS: Final = (
-    *("-std=c++17", "-O2", "-ftree-vectorize", "-shared", "-fPIC", "-pthread", "-Wno-psabi"),
+    *("-std=c++17", "-O3", "-shared", "-fPIC", "-pthread", "-Wno-psabi"),
     *("-fno-exceptions", "-fno-rtti", "-fno-math-errno", "-fno-trapping-math"),
 )
 COMPILE_SECONDS: Final = 300
@@ -55,7 +55,7 @@ class Call(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("pages", "head_bytes", "first_position")),
         *((name, ctypes.c_void_p) for name in ("page", "query", "turned", "main_levels", "tail_levels", "rope")),
         *((name, ctypes.c_void_p) for name in ("frequencies", "out", "lse")),
-        ("rope_unit", ctypes.c_float),
+        *((name, ctypes.c_float) for name in ("unit", "rope_unit")),
     ]
 
 

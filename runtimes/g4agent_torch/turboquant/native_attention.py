@@ -5,21 +5,28 @@ from __future__ import annotations
 import ctypes
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-from g4agent_torch.turboquant.codec import RATES
+from g4agent_torch.turboquant.codec import RATES, Scale, codec
 from g4agent_torch.turboquant.formats import LayerFormat, ValueOnly
-from g4agent_torch.turboquant.layout import PAGE_TOKENS, TOKEN_BLOCK
+from g4agent_torch.turboquant.layout import PAGE_TOKENS, TOKEN_BLOCK, Order
 from g4agent_torch.turboquant.native import BODIES, Call, Kernel
 from g4agent_torch.turboquant.partial import Partial
 
 MAX_SIZE: Final = 1024
 ROTARY_SIZES: Final = (32, 64, 128)
 """Rotary dimensions for which the kernel rebuilds keys."""
+
+
+MAX_MOVES: Final = 8
+"""Levels per coordinate that may be rounded the other way."""
+MAX_MOVE_ERROR: Final = 0.8
+"""Units by which such a level may be off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +88,7 @@ def _attend(
     query = query.contiguous()
     out = torch.empty(heads, rows, second.size if turned is None else first.size + second.size)
     lse = torch.empty(heads, rows)
-    main, tail = (segment.codebook.levels for segment in (first.segments[0], first.segments[-1]))
+    levels = _levels(layer.rate, 63 if kernel.body == "avx2" else 127)
     call = Call(
         body=BODIES.index(kernel.body),
         rate=RATES.index(layer.rate),
@@ -96,8 +103,9 @@ def _attend(
         first_position=first_position,
         page=ctypes.addressof(addresses := (ctypes.c_void_p * len(pages))(*map(Tensor.data_ptr, pages))),
         query=query.data_ptr(),
-        main_levels=main.data_ptr(),
-        tail_levels=tail.data_ptr(),
+        main_levels=levels.main.data_ptr(),
+        tail_levels=levels.tail.data_ptr(),
+        unit=levels.unit,
         out=out.data_ptr(),
         lse=lse.data_ptr(),
     )
@@ -109,6 +117,47 @@ def _attend(
     kernel.library.g4_decode_attention(call)
     del addresses  # lived until here
     return out, lse
+
+
+@dataclass(frozen=True, slots=True)
+class _Levels:
+    """A rate's codebooks in integers of one unit: int8 [coordinate of a code, code]."""
+
+    main: Tensor
+    tail: Tensor
+    unit: float
+
+
+@cache
+def _levels(rate: str, most: int) -> _Levels:
+    """Levels of at most `most` units, of the unit of which main levels of normal data are nearly multiples."""
+    wide = codec(64, rate, Scale.NORM, Order.KEY)
+    main, tail = (segment.codebook.levels for segment in wide.segments)
+    units = max(main.abs().max().item(), tail.abs().max().item()) / (most - torch.arange(128) / 8)
+    off = (main - (main / units[:, None, None]).round() * units[:, None, None]).square() * _frequency(main)[:, None]
+    unit = units[off.sum((1, 2)).argmin()].item()
+    return _Levels(_rounded(main, unit, most), _rounded(tail, unit, most), unit)
+
+
+def _frequency(levels: Tensor) -> Tensor:
+    """About how often normal data has each code, [codes]: its density to the power dims / (dims + 2)."""
+    return torch.exp(-levels.square().sum(1) / (4 if levels.shape[1] == 2 else 6))
+
+
+def _rounded(levels: Tensor, unit: float, most: int) -> Tensor:
+    """Levels [codes, dims] in units. Their rounding errors cancel, or sums over many values would drift."""
+    exact, frequency = levels / unit, _frequency(levels)
+    rounded = exact.round()
+    for axis in range(levels.shape[1]):
+        for _ in range(MAX_MOVES):
+            drift = ((rounded - exact)[:, axis] * frequency).sum()
+            moved = rounded[:, axis] - drift.sign()
+            better = (drift - drift.sign() * frequency).abs() < drift.abs() - frequency / 4
+            errors = torch.where(better & (moved.abs() <= most), (moved - exact[:, axis]).abs(), torch.inf)
+            if errors.min() > MAX_MOVE_ERROR:
+                break
+            rounded[errors.argmin(), axis] = moved[errors.argmin()]
+    return rounded.to(torch.int8).T.contiguous()
 
 
 def _rope(shared: ValueOnly, signs: Tensor) -> _Rope:

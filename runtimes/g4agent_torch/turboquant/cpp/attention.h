@@ -65,59 +65,20 @@ template <int BITS, int N> FN V code(const uint8_t* rows) {
   }
 }
 
-// Integer levels of a codebook, as tables of bytes: [segment][coordinate of the unit][code], repeated to 128.
+// Levels as tables of bytes: [segment][coordinate of the unit][code], repeated to 128.
 struct Levels {
   alignas(64) uint8_t shifted[2][2][128];
   alignas(64) uint8_t straight[2][2][128];
-  float unit;
 };
 
-// Rounding may not shift a coordinate's mean, or averages over many values would drift: levels are moved by one until
-// the errors cancel, weighted by how often a code of normal data occurs (as the root of its density, about).
-static void round_levels(const float* levels, int codes, int dims, int axis, float unit, int* rounded) {
-  float drift = 0, weights[128];
-  for (int i = 0; i < codes; i++) {
-    float norm = 0;
-    for (int e = 0; e < dims; e++) norm += levels[i * dims + e] * levels[i * dims + e];
-    weights[i] = expf(-norm / (dims == 2 ? 4 : 6));
-    rounded[i] = (int)lrintf(levels[i * dims + axis] / unit);
-    drift += weights[i] * (rounded[i] - levels[i * dims + axis] / unit);
-  }
-  for (int moves = 0; moves < 8; moves++) {
-    int move = drift > 0 ? -1 : 1, best = -1;
-    float least = 1e9f;
-    for (int i = 0; i < codes; i++) {
-      float error = fabsf(rounded[i] + move - levels[i * dims + axis] / unit);
-      bool better = fabsf(drift + move * weights[i]) < fabsf(drift) - weights[i] / 4;
-      if (better && error < least && abs(rounded[i] + move) <= LEVEL_MAX) least = error, best = i;
-    }
-    if (best < 0 || least > 0.8f) break;
-    rounded[best] += move, drift += move * weights[best];
-  }
-}
-
 static void fill_levels(const Call& call, int dims, const int (&bits)[2], Levels& levels) {
-  float most = 0, least = INFINITY;
-  int count = dims << bits[0];
   for (int s = 0; s < 2; s++)
-    for (int i = 0; i < dims << bits[s]; i++) most = fmaxf(most, fabsf(call.levels[s][i]));
-  for (int i = 0; i < 128; i++) {  // the unit of which most levels are nearly multiples
-    float unit = most / (LEVEL_MAX - i / 8.0f), error = 0;
-    for (int j = 0; j < count; j++) {
-      float level = call.levels[0][j], off = level - unit * rintf(level / unit);
-      error += off * off * expf(-level * level / 6);
-    }
-    if (error < least) least = error, levels.unit = unit;
-  }
-  for (int s = 0; s < 2; s++)
-    for (int e = 0; e < dims; e++) {
-      int rounded[128], codes = 1 << bits[s];
-      round_levels(call.levels[s], codes, dims, e, levels.unit, rounded);
+    for (int e = 0; e < dims; e++)
       for (int i = 0; i < 128; i++) {
-        levels.straight[s][e][i] = (uint8_t)rounded[i % codes];
-        levels.shifted[s][e][i] = (uint8_t)(rounded[i % codes] + LEVEL_OFFSET);
+        int level = call.levels[s][(e << bits[s]) + i % (1 << bits[s])];
+        levels.straight[s][e][i] = (uint8_t)level;
+        levels.shifted[s][e][i] = (uint8_t)(level + LEVEL_OFFSET);
       }
-    }
 }
 
 template <int BITS, int DIMS> FN void tables(const uint8_t (&bytes)[2][128], Table (&made)[DIMS]) {
@@ -253,7 +214,7 @@ FN void turn_and_score(const uint8_t* x, const int16_t* rope, const int32_t* q, 
       V near = low16(first, second), far = high16(first, second);
 #pragma GCC unroll 8
       for (int h = 0; h < H; h++) {
-        V query = words(q[(low + 16 * r) * H + h]);
+        V query = words(q[h * 16 * RADIX + low + 16 * r]);
         sums[0][h] = dot16(sums[0][h], near, query);
         sums[1][h] = dot16(sums[1][h], far, query);
       }
@@ -261,7 +222,7 @@ FN void turn_and_score(const uint8_t* x, const int16_t* rope, const int32_t* q, 
   }
 }
 
-// KEY order: sums[h][token] of rebuilt keys times queries of 16 bits, q[pair][h].
+// KEY order: sums[h][token] of rebuilt keys times queries of 16 bits, q[h][pair].
 template <class R, int H>
 TARGET static void score_rotary(const uint8_t* stream, const Stream<R>& at, const int16_t* rope, const int32_t* q,
                                 const Levels& levels, int32_t (*sums)[PAGE]) {
@@ -496,19 +457,18 @@ static void quantise_query(const float* query, int h, const Stream<R>& at, int32
   offset = (float)(-LEVEL_OFFSET * total);
 }
 
-// Rotary queries turned back by the angle of a page's first position; turned[h] holds first members, then second.
+// Rotary queries turned back by the angle of a page's first position, q[h][pair]; turned[h] holds first members of
+// pairs, then second.
 template <int H>
-TARGET static void turn_queries(const float* turned, const float* steps, int pairs, const float* cosine, const float* sine,
-                                int32_t* q) {
-  for (int h = 0; h < H; h++) {
-    const float *first = turned + h * 2 * pairs, *second = first + pairs;
-    float factor = 1 / steps[h];
-    for (int i = 0; i < pairs; i++) {
-      int a = (int)lrintf((first[i] * cosine[i] + second[i] * sine[i]) * factor);
-      int b = (int)lrintf((second[i] * cosine[i] - first[i] * sine[i]) * factor);
-      q[i * H + h] = (int32_t)((uint32_t)(a & 0xffff) | (uint32_t)b << 16);
+TARGET static void turn_queries(const float* turned, const float* steps, int pairs, const float* cosine,
+                                const float* sine, int32_t* q) {
+  for (int h = 0; h < H; h++)
+    for (int i = 0; i < pairs; i += LANES) {
+      F first = loadf(turned + h * 2 * pairs + i) * (1 / steps[h]), c = loadf(cosine + i);
+      F second = loadf(turned + h * 2 * pairs + pairs + i) * (1 / steps[h]), s = loadf(sine + i);
+      I a = __builtin_convertvector(first * c + second * s, I), b = __builtin_convertvector(second * c - first * s, I);
+      store(q + h * pairs + i, (V)((a & 0xffff) | b << 16));
     }
-  }
 }
 
 // ---- a task ----------------------------------------------------------------------------------------------------------
@@ -546,7 +506,7 @@ template <class R, int H> static void set_angles(const Call& call, int64_t page,
   }
 }
 
-template <class R, int H> static void next_angles(int pairs, Workspace<R, H>& work) {
+template <class R, int H> TARGET static void next_angles(int pairs, Workspace<R, H>& work) {
   for (int i = 0; i < pairs; i++) {
     float c = work.cosine[i], s = work.sine[i];
     work.cosine[i] = c * work.step_cosine[i] - s * work.step_sine[i];
@@ -561,7 +521,7 @@ TARGET static void score_page(const Call& call, const Task& task, const uint8_t*
   for (int h = 0; h < H; h++) {
     float* scores = work.scores[h] + page * PAGE;
     memset(scores, 0, PAGE * sizeof(float));
-    float factor = work.query_step[h] * work.levels.unit;
+    float factor = work.query_step[h] * call.unit;
     add_scores(work.sums[h], head + first.scales, factor, work.query_offset[h], scores);
   }
   if (!call.value_only) return;
@@ -571,7 +531,7 @@ TARGET static void score_page(const Call& call, const Task& task, const uint8_t*
   next_angles(pairs, work);
   score_rotary<R, H>(head + first.bytes, second, call.rope, work.q16, work.levels, work.sums);
   for (int h = 0; h < H; h++) {
-    float factor = work.turned_step[h] * work.levels.unit * call.rope_unit;
+    float factor = work.turned_step[h] * call.unit * call.rope_unit;
     add_scores(work.sums[h], head + first.bytes + second.scales, factor, 0, work.scores[h] + page * PAGE);
   }
 }
@@ -594,11 +554,11 @@ TARGET static void weigh_chunk(const Call& call, const Chunk& chunk, int size, W
     if (shrunk != 1)
       for (int i = 0; i < size; i++) work.out[h * size + i] *= shrunk;
     if (call.value_only) {
-      factors[0][h] = work.levels.unit * quantise_weights(work.scores[h], chunk, first.scales, work.bytes);
+      factors[0][h] = call.unit * quantise_weights(work.scores[h], chunk, first.scales, work.bytes);
       spread_weights<H>(work.bytes, chunk.pages, h, work.weights[0]);
     }
     int64_t scales = first.bytes + second.scales;
-    factors[1][h] = work.levels.unit * quantise_weights(work.scores[h], chunk, scales, work.bytes);
+    factors[1][h] = call.unit * quantise_weights(work.scores[h], chunk, scales, work.bytes);
     if (call.value_only) spread_weights<H>(work.bytes, chunk.pages, h, work.weights[1]);
     else pack_weights<H>(work.bytes, chunk.pages * PAGE, h, (int32_t*)work.weights[1]);
   }

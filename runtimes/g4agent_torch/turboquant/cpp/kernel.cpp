@@ -1,7 +1,8 @@
 // Decode attention straight from packed codes. No torch in here: `native.py` compiles this file and calls it.
 //
-// kernel.cpp   tasks, threads, the C interface       attention.h   the arithmetic, for any kind of vector
-// avx512.h     avx2.h     portable.h                 the vectors
+// kernel.cpp    tasks, threads, the C interface
+// attention.h   the arithmetic in integers, over the vectors of avx512.h and avx2.h
+// portable.h    the same in float32, for other processors
 
 #include <math.h>
 #include <pthread.h>
@@ -42,12 +43,12 @@ extern "C" struct Call {  // as in `native.py`
   const uint8_t* const* page;  // pages of the layer
   const float* query;          // [heads, rows, first_size], rotated
   const float* turned;         // value only: [heads, rows, second_size], the queries' rotary dimensions, not rotated
-  const float* levels[2];      // codebooks of both segments, [codes, coordinates of a unit]
+  const int8_t* levels[2];     // codebooks of both segments, in units: [coordinate of a code, code]
   const int16_t* rope;         // value only: see `native.py`
   const double* frequencies;   // value only: [second_size / 2]
   float* out;                  // [heads, rows, size of a value], rotated
   float* lse;                  // [heads, rows]
-  float rope_unit;
+  float unit, rope_unit;
 };
 
 struct Task {  // `count` neighbouring queries of one KV head over pages first ... last − 1
@@ -66,22 +67,14 @@ namespace avx512 {
 #include "avx512.h"
 #include "attention.h"
 }
-#ifdef DO2
 namespace avx2 {
 #include "avx2.h"
 #include "attention.h"
 }
-#else
-namespace avx2 { using avx512::attend_any; }
 #endif
-#endif
-#ifdef PORT
 namespace portable {
 #include "portable.h"
 }
-#else
-namespace portable { using avx512::attend_any; }
-#endif
 
 using Body = void (*)(const Call&, const Task&);
 
