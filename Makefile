@@ -42,6 +42,9 @@ test-slow: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/import_time.py --check
 	$(BIN)/python benchmarks/step_overhead.py --check
+	$(BIN)/python benchmarks/masking.py --check
+	$(BIN)/python benchmarks/injection.py --check
+	$(BIN)/python benchmarks/bfcl_native.py --check
 	$(BIN)/python benchmarks/nano_eval.py
 
 clean:

@@ -53,7 +53,7 @@ def add(a: int, b: int) -> int:
 
 
 def _ours(model: ChatRuntime | TokenRuntime, steps: int, store: Store | bool) -> Run:
-    budget = Budget(steps=steps + 1, tokens=None, wall_seconds=None)
+    budget = Budget(steps=steps + 1, tokens=None, wall_seconds=None, repeats=None)
     agent = Agent(model=model, tools=[add], budget=budget, store=store)
 
     async def run() -> None:

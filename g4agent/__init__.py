@@ -13,10 +13,12 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from g4agent.agent import Agent
     from g4agent.budget import Budget
+    from g4agent.call_keys import call_key
     from g4agent.errors import G4AgentError
     from g4agent.policy import Policy, Rule
     from g4agent.ports.runtime import CallRules, Sampling
     from g4agent.ports.sandbox import Limits
+    from g4agent.secrets import secret
     from g4agent.session import RunResult, Session
     from g4agent.tools import Tool, command_tool, tool
     from g4agent.verdict import Outcome, Verdict
@@ -35,7 +37,9 @@ _HOMES = {
     "Session": "g4agent.session",
     "Tool": "g4agent.tools",
     "Verdict": "g4agent.verdict",
+    "call_key": "g4agent.call_keys",
     "command_tool": "g4agent.tools",
+    "secret": "g4agent.secrets",
     "tool": "g4agent.tools",
 }
 
@@ -54,7 +58,9 @@ __all__ = [
     "Tool",
     "Verdict",
     "__version__",
+    "call_key",
     "command_tool",
+    "secret",
     "tool",
 ]
 

@@ -9,15 +9,17 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequenc
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import anyio
 import anyio.to_thread
 from pydantic import TypeAdapter
 
 from g4agent.budget import Budget
+from g4agent.egress.destinations import parse_destinations
 from g4agent.errors import ConfigError
 from g4agent.events import Event
+from g4agent.permission import Permissions
 from g4agent.policy import Approve, Policy
 from g4agent.ports.runtime import (
     CallRules,
@@ -30,6 +32,7 @@ from g4agent.ports.runtime import (
 )
 from g4agent.ports.sandbox import LimitName, Limits, Sandbox
 from g4agent.recording import RecordingEngine
+from g4agent.secrets import Secrets, SecretSource
 from g4agent.session import BoxPlan, RunResult, Service, Session, Workspace
 from g4agent.store.ids import session_id as new_id
 from g4agent.tools import Tool, ToolSet
@@ -57,8 +60,9 @@ class Agent:
     allow_degraded: frozenset[LimitName] = frozenset()
     """Limits that may stay unenforced where the host lacks the means, each by name."""
     policy: Policy = field(default_factory=Policy)
-    approve: Approve | None = None
-    """Asked where the policy says `ask`. None: nobody can be asked, so the answer is no."""
+    approve: Approve | Literal["later"] | None = None
+    """Asked where the policy says `ask`. `later`: the run stops, and goes on when the stored question was answered and
+    the session is resumed. None: nobody can be asked, so the answer is no."""
     budget: Budget = field(default_factory=Budget)
     sampling: Sampling = field(default_factory=Sampling)
     thinking: bool = False
@@ -73,11 +77,18 @@ class Agent:
     workspace: Workspace | Path | None = None
     """What a new session's workspace holds: a function of the seed, or a folder to copy."""
     services: Sequence[Service] = ()
+    net: Sequence[str] = ()
+    """Where tools in the sandbox may connect to, each as "host:port": by a proxy on the host, which checks every
+    attempt and makes it an event. Empty: no network."""
+    secrets: SecretSource | None = field(default=None, repr=False)
+    """Where the values come from that tools name with `@tool(secrets=…)`: a mapping, or a function of the name. None:
+    this process's environment variables."""
     model_options: Mapping[str, Any] = field(default_factory=dict)
     """For the runtime's `load`: dtype, device, context_length, offline."""
 
     def __post_init__(self) -> None:
         self._toolset = ToolSet(self.tools)
+        self._net = parse_destinations(self.net)
         self._output: TypeAdapter[Any] | None = None if self.output is None else TypeAdapter(self.output)
         self._runtime: TokenRuntime | ChatRuntime | None = None
         self._loaded_here = False
@@ -137,13 +148,15 @@ class Agent:
         Raises:
             SessionNotFoundError: The store has no such session.
             SessionBusyError: Another process drives it.
+            SecretMissingError: A tool names a secret that the agent's source of secrets lacks.
             ConfigError: The stored session was made with another model or system turn.
         """
+        secrets = Secrets((name for tool in self.tools for name in tool.secrets), self.secrets)
         runtime = await self.load()
         conversation, recorder = await _open_conversation(runtime)
         try:
             session = await self._open_session(session_id, runtime, conversation)
-            session.recorder = recorder
+            session.recorder, session.secrets = recorder, secrets
         except BaseException:
             await conversation.close()
             raise
@@ -156,6 +169,8 @@ class Agent:
         self, session_id: str | None, runtime: TokenRuntime | ChatRuntime, conversation: Conversation
     ) -> Session:
         store = await self.open_store()
+        if store is None and self.approve == "later":
+            raise ConfigError("this agent keeps no sessions, so nobody can answer later", hint="Give it a store.")
         schema = None if self._output is None else self._output.json_schema()
         setup = ConversationSetup(self._system(), tuple(self._toolset.values()), self.thinking, self.calls, schema)
         if session_id is None:
@@ -193,7 +208,8 @@ class Agent:
         session = self._session(stored.id, runtime, conversation, store, stored.sampling, stored.thinking)
         session.next_step = stored.steps
         session.interrupted = stored.interrupted
-        session.unresolved = await _in_thread(lambda: store.open_calls(stored.id))
+        session.permissions.note(await _in_thread(lambda: store.calls(stored.id)))
+        session.permissions.unresolved = await _in_thread(lambda: store.open_calls(stored.id))
         return session
 
     def _new_session(self, runtime: TokenRuntime | ChatRuntime) -> NewSession:
@@ -247,8 +263,9 @@ class Agent:
             tools=self._toolset,
             box_plan=self._box_plan(id, store),
             store=store,
-            policy=self.policy,
-            approve=self.approve,
+            permissions=Permissions(
+                id, self._toolset, self.policy, self.approve, store.questions if store is not None else None
+            ),
             budget=self.budget,
             sampling=sampling,
             thinking=thinking,
@@ -264,6 +281,7 @@ class Agent:
             workspace=_folder_workspace(workspace) if isinstance(workspace, Path) else workspace,
             services=tuple(self.services),
             folder=store.folder / "sessions" / session_id if store is not None else None,
+            net=self._net,
         )
 
     def _load_sandbox(self) -> Sandbox:

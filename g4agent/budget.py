@@ -30,9 +30,12 @@ class Budget:
     not broken off."""
     consecutive_errors: int = 3
     """Steps in a row whose every call failed: unknown tool, invalid arguments, exception, timeout, malformed."""
+    repeats: int | None = 4
+    """How often the same one to three steps, calls and results alike, may follow each other; see `g4agent.stuck`."""
 
     def __post_init__(self) -> None:
         assert self.steps > 0 and self.step_tokens > 0 and self.consecutive_errors > 0
+        assert self.repeats is None or self.repeats > 1
 
 
 @dataclass(slots=True)

@@ -29,6 +29,10 @@ class InvalidArguments(G4AgentError):
     """A call's arguments do not fit the tool's schema. The message is short: a model reads it and tries again."""
 
 
+class SecretMissingError(ConfigError):
+    """A tool names a secret for which there is no usable value, or reads one that it does not name."""
+
+
 class ToolResultError(G4AgentError):
     """A tool returned something that JSON cannot express."""
 

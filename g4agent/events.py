@@ -133,6 +133,39 @@ class StepStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class RunPaused:
+    """Somebody told the run to wait. Waiting does not count against the time budget."""
+
+    type: ClassVar[str] = "run_paused"
+
+
+@dataclass(frozen=True, slots=True)
+class RunContinued:
+    """Somebody told the run to go on."""
+
+    type: ClassVar[str] = "run_continued"
+
+
+@dataclass(frozen=True, slots=True)
+class UserSpoke:
+    """Somebody said something to the model while it was at work; it begins a new user turn of the same run."""
+
+    type: ClassVar[str] = "user_spoke"
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalAsked:
+    """A call waits for a person. The run ends here, to go on when the question is answered and the session resumed."""
+
+    type: ClassVar[str] = "approval_asked"
+    question: str
+    """Its id in the store."""
+    call: ToolCall
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ToolStarted:
     """A validated and allowed call starts. `where` says whether it runs in the sandbox or, by name, on the host."""
 
@@ -152,6 +185,21 @@ class ToolFinished:
     """What the tool printed, head and tail. For people: the model only sees the result."""
     degraded: tuple[str, ...] = ()
     """Limits that the sandbox did not enforce, each allowed by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkAttempt:
+    """Something in the box asked for a connection to the network. Comes before the results of its step's calls."""
+
+    type: ClassVar[str] = "network_attempt"
+    host: str
+    port: int
+    """0 where the request named none."""
+    allowed: bool
+    reason: str = ""
+    """Why it was denied."""
+    count: int = 1
+    """How often the very same was tried in a row of calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +223,42 @@ class RunFinished:
     steps: int
 
 
-Event: TypeAlias = ModelEvent | RunStarted | StepStarted | ToolStarted | ToolFinished | StepFinished | RunFinished
+@dataclass(frozen=True, slots=True)
+class CheckFinished:
+    """Headless runs only: what an expectation came to."""
+
+    type: ClassVar[str] = "check_finished"
+    name: str
+    passed: bool
+    ran: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunJudged:
+    """Headless runs only, and their last event: the verdict that counts, checks included."""
+
+    type: ClassVar[str] = "run_judged"
+    verdict: Verdict
+    exit_code: int
+
+
+Event: TypeAlias = (
+    ModelEvent
+    | RunStarted
+    | RunPaused
+    | RunContinued
+    | UserSpoke
+    | StepStarted
+    | ApprovalAsked
+    | ToolStarted
+    | NetworkAttempt
+    | ToolFinished
+    | StepFinished
+    | RunFinished
+    | CheckFinished
+    | RunJudged
+)
 
 
 def to_json(event: Event) -> dict[str, Any]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 import traceback
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import anyio
 
+from g4agent.call_keys import VARIABLE, keyed
 from g4agent.errors import BoxClosedError
 from g4agent.messages import JsonValue, ToolCall, ToolError, ToolResult
 from g4agent.ports.sandbox import Box, ExecResult, PythonCall
+from g4agent.secrets import Secrets
 from g4agent.tools import CommandTarget, PythonTarget, Tool
 
 OUTPUT_CHARS = 20_000
@@ -36,32 +39,57 @@ def refused(call: ToolCall, error: ToolError) -> Execution:
     return Execution(ToolResult(call.id, call.name, error=error), None)
 
 
-async def execute(call: ToolCall, tool: Tool, box: Box | None, timeout: float) -> Execution:
+async def execute(call: ToolCall, tool: Tool, box: Box | None, timeout: float, secrets: Secrets, key: str) -> Execution:
     """Runs an admitted call for at most `timeout` seconds. `box` is needed unless the tool runs on the host.
+
+    `key` is the call's idempotency key.
+
+    The call is given those of the secrets that its tool names; whatever comes back has all of them masked.
 
     Raises nothing but cancellation: exceptions, timeouts and a broken box become the call's error.
     """
     started, clock = datetime.now(UTC), time.monotonic()
+    env = {**secrets.values(tool.secrets), VARIABLE: key}
     try:
         if tool.where == "host":
-            outcome = await _on_host(call, tool, timeout)
+            with secrets.granted(tool.secrets), keyed(key):
+                outcome = await _on_host(call, tool, timeout)
         elif isinstance(tool.target, CommandTarget):
             assert box is not None
-            outcome = _command_outcome(
-                await box.exec(tool.target.expand(tool.bind(call.arguments)), timeout=timeout), timeout
-            )
+            argv = tool.target.expand(tool.bind(call.arguments))
+            done = await box.exec(argv, timeout=timeout, env=env)
+            outcome = _command_outcome(done, timeout, secrets)
         else:
             assert box is not None
-            outcome = await _python_in_box(call, tool.target, box, timeout)
+            outcome = await _python_in_box(call, tool.target, box, timeout, env)
     except BoxClosedError as problem:
         outcome = _Outcome(error=ToolError("sandbox", f"the sandbox failed: {problem.message}"))
+    error = outcome.error
+    if error is not None:
+        error = replace(error, message=secrets.mask(error.message), detail=secrets.mask(error.detail or "") or None)
     return Execution(
-        ToolResult(call.id, call.name, outcome.value, outcome.error),
+        ToolResult(call.id, call.name, secrets.mask_json(outcome.value), error),
         started,
         time.monotonic() - clock,
-        outcome.output,
+        secrets.mask(outcome.output),
         outcome.degraded,
     )
+
+
+async def reconcile(
+    call: ToolCall, tool: Tool, box: Box | None, timeout: float, secrets: Secrets, key: str
+) -> Execution:
+    """Finds out whether an interrupted attempt at a call did its work; runs the call only where it did not."""
+    assert tool.reconcile is not None
+    question = ToolCall(call.id, tool.reconcile.name, {"key": key})
+    found = await execute(question, tool.reconcile, box, timeout, secrets, key)
+    if found.result.error is None and found.result.value is None:
+        return await execute(call, tool, box, timeout, secrets, key)
+    error = found.result.error
+    if error is not None:
+        message = f"whether an earlier attempt has done it cannot be found out: {error.message}"
+        error = ToolError(error.kind, message, error.detail)
+    return replace(found, result=ToolResult(call.id, call.name, found.result.value, error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +111,17 @@ async def _on_host(call: ToolCall, tool: Tool, timeout: float) -> _Outcome:
     return _Outcome(error=_timeout_error(timeout))
 
 
-async def _python_in_box(call: ToolCall, target: PythonTarget, box: Box, timeout: float) -> _Outcome:
-    request = PythonCall(target.module, target.attribute, call.arguments, target.file)
+async def _python_in_box(
+    call: ToolCall, target: PythonTarget, box: Box, timeout: float, env: Mapping[str, str]
+) -> _Outcome:
+    request = PythonCall(target.module, target.attribute, call.arguments, target.file, env)
     outcome = await box.call(request, timeout=timeout)
     printed = _decode(outcome.process.stdout, outcome.process.omitted_stdout)
     printed += _decode(outcome.process.stderr, outcome.process.omitted_stderr)
     return _Outcome(outcome.value, outcome.error, printed, outcome.process.degraded)
 
 
-def _command_outcome(done: ExecResult, timeout: float) -> _Outcome:
+def _command_outcome(done: ExecResult, timeout: float, secrets: Secrets) -> _Outcome:
     """A command's exit status and output are its value; a timeout or a memory kill is its error, output included."""
     value: dict[str, JsonValue] = {"exit_code": done.exit_code if done.exit_code is not None else -(done.signal or 0)}
     for name, data, omitted in (
@@ -99,7 +129,7 @@ def _command_outcome(done: ExecResult, timeout: float) -> _Outcome:
         ("stderr", done.stderr, done.omitted_stderr),
     ):
         if data:
-            value[name] = _shorten(_decode(data, omitted))
+            value[name] = _shorten(secrets.mask(_decode(data, omitted)))  # first masked: no value is cut in two
     error = None
     if done.timed_out or done.out_of_memory:
         what = _timeout_error(timeout) if done.timed_out else ToolError("out_of_memory", "memory limit reached")

@@ -7,7 +7,7 @@ cancellation), every call has got its one result, the transcript is well formed,
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -17,26 +17,39 @@ import anyio
 from pydantic import TypeAdapter, ValidationError
 
 from g4agent.budget import Spending
+from g4agent.call_keys import make_key
 from g4agent.events import (
+    ApprovalAsked,
     CallMalformed,
     CallReady,
+    CallSignals,
     Event,
     GenerationFinished,
+    RunContinued,
+    RunPaused,
     StepFinished,
     StepStarted,
     TextDelta,
+    ThoughtDelta,
     ToolFinished,
     ToolStarted,
     Usage,
+    UserSpoke,
 )
-from g4agent.execute import Execution, execute, refused
+from g4agent.execute import Execution, execute, reconcile, refused
 from g4agent.messages import ToolCall, ToolError, ToolResult
+from g4agent.permission import Denied, Waiting
 from g4agent.ports.runtime import GenerationLimits
 from g4agent.session import Session
+from g4agent.store.records import CallRecord
+from g4agent.stuck import Circles
 from g4agent.tools import InvalidArguments, Tool
 from g4agent.verdict import Outcome, Verdict
 
 INTERRUPTED = Verdict(Outcome.INTERRUPTED, "the run was stopped; it can be resumed")
+STOPPED = Verdict(Outcome.INTERRUPTED, "somebody ordered the run to stop; it can be resumed")
+POLL_SECONDS = 0.05
+"""How often a paused run, or one whose tools are at work, looks for orders."""
 
 
 @dataclass(slots=True)
@@ -47,6 +60,11 @@ class Turn:
     verdict: Verdict | None = None
     answer: str = ""
     results: list[ToolResult] = field(default_factory=list)
+    circles: Circles | None = None
+
+    def __post_init__(self) -> None:
+        repeats = self.spending.budget.repeats
+        self.circles = None if repeats is None else Circles(repeats)
 
 
 @dataclass(slots=True)
@@ -60,7 +78,17 @@ class Step:
     """By call id, the calls that began to run."""
     executions: dict[str, Execution] = field(default_factory=dict)
     """By call id. A call that may not run gets its execution, an error, before the others start."""
+    waiting: list[ApprovalAsked] = field(default_factory=list)
+    """Calls that nobody has answered for yet; where there is one, no call of the step runs."""
+    earlier: dict[str, CallRecord] = field(default_factory=dict)
+    """By call id, attempts at the very call whose outcome has to be found out first."""
+    answered: list[str] = field(default_factory=list)
+    """Stored questions whose answers the calls of this step were given."""
+    signals: dict[str, CallSignals] = field(default_factory=dict)
+    repairs: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """By call id."""
     text: str = ""
+    thoughts: str = ""
     usage: Usage = field(default_factory=Usage)
     finished: GenerationFinished | None = None
     failure: Verdict | None = None
@@ -70,6 +98,11 @@ class Step:
 async def plan(session: Session, turn: Turn) -> AsyncGenerator[Event, None]:
     """Runs the tool loop of the present user turn until the turn has a verdict."""
     while turn.verdict is None:
+        async with aclosing(obey(session, turn)) as events:
+            async for event in events:
+                yield event
+        if turn.verdict is not None:
+            return
         step = Step(session.next_step)
         yield StepStarted(step.index)
 
@@ -82,20 +115,44 @@ async def plan(session: Session, turn: Turn) -> AsyncGenerator[Event, None]:
         try:
             for call in step.calls:
                 await admit(session, step, call)
-            for call, tool in step.admitted:
-                yield ToolStarted(call, tool.where)
-            await session.journal(step.index, step.admitted)
-            await execute_admitted(session, turn, step)
+            if not step.waiting:
+                for call, tool in step.admitted:
+                    yield ToolStarted(call, tool.where)
+                await session.permissions.settle(step.answered)
+                await session.journal(step.index, step.admitted)
+                await execute_admitted(session, turn, step)
         except Exception as problem:
             step.failure = Verdict(Outcome.INFRASTRUCTURE, f"{type(problem).__name__}: {problem}")
             raise
         finally:
             with anyio.CancelScope(shield=True):
-                await checkpoint(session, turn, step)
+                await (suspend if step.waiting else checkpoint)(session, turn, step)
 
+        for question in step.waiting:
+            yield question
+        if step.waiting:
+            return
         for execution in step.executions.values():
             yield ToolFinished(execution.result, execution.seconds, execution.output, execution.degraded)
         yield StepFinished(step.index, step.usage)
+
+
+async def obey(session: Session, turn: Turn) -> AsyncGenerator[Event, None]:
+    """Does between two steps what other processes have ordered: waits, passes on what is said, or ends the turn."""
+    inbox = session.inbox
+    if inbox.paused:
+        yield RunPaused()
+        began = time.monotonic()
+        await _until(lambda: inbox.stopping or not inbox.paused)
+        turn.spending.started += time.monotonic() - began
+        yield RunContinued()
+    if inbox.stopping:
+        turn.verdict = STOPPED
+        await session.end_turn(turn.verdict)
+        return
+    for text in inbox.take_said():
+        turn.spending.usage += await session.say(text)
+        yield UserSpoke(text)
 
 
 async def generate(session: Session, turn: Turn, step: Step) -> AsyncGenerator[Event, None]:
@@ -107,8 +164,13 @@ async def generate(session: Session, turn: Turn, step: Step) -> AsyncGenerator[E
             match event:
                 case TextDelta(text):
                     step.text += text
-                case CallReady(call):
+                case ThoughtDelta(text):
+                    step.thoughts += text
+                case CallReady(call, repairs, signals):
                     step.calls.append(call)
+                    step.repairs[call.id] = repairs
+                    if signals is not None:
+                        step.signals[call.id] = signals
                 case CallMalformed(call, error=error):
                     step.calls.append(call)
                     step.executions[call.id] = refused(call, error)
@@ -116,7 +178,7 @@ async def generate(session: Session, turn: Turn, step: Step) -> AsyncGenerator[E
                     step.finished = event
             step.usage = replace(session.conversation.usage - before, seconds=time.monotonic() - started)
             yield event
-            if step.finished is None and spending.seconds_left() == 0:
+            if step.finished is None and (spending.seconds_left() == 0 or session.inbox.stopping):
                 return
 
 
@@ -127,7 +189,7 @@ async def undone_if_unfinished(session: Session, turn: Turn, step: Step) -> Asyn
     try:
         yield
         if step.finished is None:
-            verdict = turn.spending.exhausted()
+            verdict = STOPPED if session.inbox.stopping else turn.spending.exhausted()
     except Exception as problem:
         verdict = Verdict(Outcome.MODEL_ERROR, f"{type(problem).__name__}: {problem}")
         raise
@@ -157,26 +219,59 @@ async def admit(session: Session, step: Step, call: ToolCall) -> None:
         except InvalidArguments as problem:
             error = ToolError("invalid_arguments", str(problem))
         else:
-            denial = await session.decide(call, tool)
-            if denial is None:
+            taken = [*step.answered, *(asked.question for asked in step.waiting)]
+            permission = await session.permissions.decide(call, tool, step.signals.get(call.id), taken)
+            if isinstance(permission, Waiting):
+                step.waiting.append(ApprovalAsked(permission.question, call, permission.reason))
+                return
+            if permission.question is not None:
+                step.answered.append(permission.question)
+            if not isinstance(permission, Denied):
+                if permission.earlier is not None:
+                    step.earlier[call.id] = permission.earlier
                 step.admitted.append((call, tool))
                 return
-            error = ToolError("denied", denial)
+            error = ToolError("denied", permission.reason)
     step.executions[call.id] = refused(call, error)
 
 
 async def execute_admitted(session: Session, turn: Turn, step: Step) -> None:
-    """Runs the admitted calls in parallel. When cancelled, those that had finished keep their results."""
+    """Runs the admitted calls in parallel. Where the run is stopped, those that had finished keep their results."""
     box = await session.open_box() if any(tool.where == "sandbox" for _, tool in step.admitted) else None
 
     async def run_one(call: ToolCall, tool: Tool) -> None:
         timeout = session.timeout(tool, turn.spending.seconds_left())
         step.started[call.id] = datetime.now(UTC)
-        step.executions[call.id] = await execute(call, tool, box, timeout)
+        earlier = step.earlier.get(call.id)
+        key = make_key(session.id, earlier.call_id if earlier else call.id, call.name, call.arguments)
+        run = execute if earlier is None else reconcile
+        step.executions[call.id] = await run(call, tool, box, timeout, session.secrets, key)
 
-    async with anyio.create_task_group() as group:
-        for call, tool in step.admitted:
-            group.start_soon(run_one, call, tool)
+    async def stop_when_ordered() -> None:
+        await _until(lambda: session.inbox.stopping)
+        group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as watch:
+        watch.start_soon(stop_when_ordered)
+        async with anyio.create_task_group() as group:
+            for call, tool in step.admitted:
+                group.start_soon(run_one, call, tool)
+        watch.cancel_scope.cancel()
+
+
+async def suspend(session: Session, turn: Turn, step: Step) -> None:
+    """Ends the turn before any call of the step runs. Taken up again, it begins with this very generation."""
+    calls = "a call waits" if len(step.waiting) == 1 else f"{len(step.waiting)} calls wait"
+    questions = ", ".join(asked.question for asked in step.waiting)
+    turn.verdict = Verdict(Outcome.AWAITING_APPROVAL, f"{calls} for a person's word: {questions}")
+    turn.spending.usage += step.usage
+    await session.suspend(step.index, turn.verdict)
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    """Waits for something that another thread brings about."""
+    while not condition():  # noqa: ASYNC110 - an anyio.Event belongs to one thread
+        await anyio.sleep(POLL_SECONDS)
 
 
 async def checkpoint(session: Session, turn: Turn, step: Step) -> None:
@@ -196,7 +291,7 @@ async def checkpoint(session: Session, turn: Turn, step: Step) -> None:
     turn.results += results
     turn.spending.add_step(step.usage, results)
     turn.verdict, turn.answer = judge(turn, step, session.output)
-    await session.commit_step(step.calls, step.executions, step.usage, step.text, turn.verdict)
+    await session.commit_step(step, turn.verdict)
 
 
 def judge(turn: Turn, step: Step, output: TypeAdapter[Any] | None) -> tuple[Verdict | None, str]:
@@ -207,7 +302,9 @@ def judge(turn: Turn, step: Step, output: TypeAdapter[Any] | None) -> tuple[Verd
     if step.calls:
         if any(e.result.error is not None and e.result.error.kind == "cancelled" for e in step.executions.values()):
             return INTERRUPTED, ""
-        return turn.spending.exhausted(), ""
+        results = [execution.result for execution in step.executions.values()]
+        circle = turn.circles and turn.circles.see(step.calls, results)
+        return turn.spending.exhausted() or (Verdict(Outcome.STUCK, circle) if circle else None), ""
     answer = step.text.strip()
     match step.finished.reason:
         case "max_tokens":

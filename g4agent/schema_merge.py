@@ -5,7 +5,7 @@ The declaration needs it, to fold `allOf` and `$ref` into one plain schema.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
@@ -43,18 +43,23 @@ def resolve(root: Schema, reference: str) -> Schema:
     return as_mapping(target)
 
 
-def merge(first: Schema, second: Schema) -> dict[str, Any]:
+def merge(first: Schema, second: Schema, lost: Callable[[str], None] = lambda keyword: None) -> dict[str, Any]:
     """A schema for values that fit both. Where both cannot be kept (texts, patterns), `first` wins.
 
     A `$ref` may stand in one of them only.
+
+    Args:
+        first: A schema.
+        second: Another one.
+        lost: Told each keyword of `second` that could not be kept.
     """
     merged = dict(first)
     for key, value in second.items():
-        merged[key] = _merge_keyword(key, first[key], value) if key in first else value
+        merged[key] = _merge_keyword(key, first[key], value, lost) if key in first else value
     return merged
 
 
-def _merge_keyword(key: str, first: Any, second: Any) -> Any:
+def _merge_keyword(key: str, first: Any, second: Any, lost: Callable[[str], None]) -> Any:
     if key == "properties":
         both = {name: both_of(first[name], second[name]) for name in first.keys() & second.keys()}
         return {**first, **second, **both}
@@ -62,19 +67,20 @@ def _merge_keyword(key: str, first: Any, second: Any) -> Any:
         return list(dict.fromkeys([*first, *second]))
     if key == "allOf":
         return [*first, *second]
-    if key in ("anyOf", "oneOf"):
-        fits = len(first) * len(second) <= _MAX_PRODUCT
-        return [both_of(a, b) for a in first for b in second] if fits else first
-    if key == "enum":
-        return [value for value in first if value in second] or first
-    if key == "type":
-        return _merge_types(first, second)
+    if key in ("anyOf", "oneOf") and len(first) * len(second) <= _MAX_PRODUCT:
+        return [both_of(a, b) for a in first for b in second]
+    if key == "enum" and (shared := [value for value in first if value in second]):
+        return shared
+    if key == "type" and (types := _merge_types(first, second)):
+        return types[0] if len(types) == 1 else types
     if key in ("items", "additionalProperties"):
         return both_of(first, second)
     if key in _LARGER:
         return max(first, second)
     if key in _SMALLER:
         return min(first, second)
+    if first != second:
+        lost(key)
     return first
 
 
@@ -89,11 +95,9 @@ def both_of(first: Any, second: Any) -> Any:
     return {"allOf": [first, second]}
 
 
-def _merge_types(first: Any, second: Any) -> Any:
+def _merge_types(first: Any, second: Any) -> list[str]:
     a = first if isinstance(first, list) else [first]
     b = second if isinstance(second, list) else [second]
     kept = [t for t in a if t in b or (t == "integer" and "number" in b)]
     kept += [t for t in b if t == "integer" and "number" in a and t not in kept]
-    if not kept:
-        return first
-    return kept[0] if len(kept) == 1 else kept
+    return kept

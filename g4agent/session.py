@@ -5,29 +5,34 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio.to_thread
 
 from g4agent.budget import Budget, Spending
+from g4agent.egress.destinations import Destination
 from g4agent.errors import BoxClosedError, ConversationError
-from g4agent.events import Event, RunFinished, RunStarted, Usage
+from g4agent.events import Event, NetworkAttempt, RunFinished, RunStarted, Usage
 from g4agent.execute import Execution
-from g4agent.messages import ToolCall, ToolResult, call_identity
-from g4agent.policy import Approve, Policy
+from g4agent.inbox import Inbox
+from g4agent.messages import ToolCall, ToolResult
+from g4agent.permission import Permissions
 from g4agent.ports.runtime import Conversation, ModelInfo, Sampling
 from g4agent.ports.sandbox import Box, BoxSpec, LimitName, Limits, Sandbox
-from g4agent.store.records import CallRecord, StepRecord, still_open
+from g4agent.secrets import Secrets
+from g4agent.store.records import CallRecord, StepRecord
 from g4agent.tools import PythonTarget, Tool, ToolSet
 from g4agent.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+    from g4agent.egress.service import Egress
+    from g4agent.planner import Step
     from g4agent.recording import RecordingEngine
     from g4agent.store import Store
     from g4agent.store.leases import Heartbeat
@@ -66,6 +71,8 @@ class BoxPlan:
     services: tuple[Service, ...]
     folder: Path | None
     """The session's own folder on the host, for services; None where nothing is kept."""
+    net: tuple[Destination, ...] = ()
+    """Where the box's programs may connect to. Empty: it has no network at all."""
 
 
 class Session:
@@ -80,8 +87,7 @@ class Session:
         tools: ToolSet,
         box_plan: BoxPlan,
         store: Store | None,
-        policy: Policy,
-        approve: Approve | None,
+        permissions: Permissions,
         budget: Budget,
         sampling: Sampling,
         thinking: bool,
@@ -93,30 +99,32 @@ class Session:
         self.model = model
         self.conversation = conversation
         self.tools = tools
-        self.policy = policy
+        self.permissions = permissions
         self.budget = budget
         self.sampling = sampling
         self.thinking = thinking
+        self.inbox = Inbox()
+        """Orders from other processes."""
         self.next_step = 0
         self.interrupted = False
         """True while a user turn has begun and not ended: it can be taken up with `run(None)`."""
-        self.unresolved: Sequence[CallRecord] = ()
-        """Calls of an earlier process with unknown outcome. A `once` call among them runs again only if approved."""
         self.recorder: RecordingEngine | None = None
         """Keeps the sampled tokens; None for a model that gives none."""
+        self.secrets = Secrets()
+        """Values that the tools name."""
         self._journaled = False
         """True while the store has the generation of the step under way."""
         self._heartbeat: Heartbeat | None = None
         self._box_plan = box_plan
         self._box: Box | None = None
         self._sockets: dict[str, Path] | None = None
+        self._egress: Egress | None = None
         self._store = store
-        self._approve = approve
         self._resources = AsyncExitStack()
         if store is not None:
             from g4agent.store.leases import Heartbeat
 
-            self._heartbeat = Heartbeat(store.leases, id)
+            self._heartbeat = Heartbeat(store.leases, store.orders, id, self.inbox)
 
     # The user's side --------------------------------------------------------------------------------------------------
 
@@ -141,21 +149,22 @@ class Session:
         from g4agent.planner import INTERRUPTED, Turn, plan
 
         turn = Turn(Spending(self.budget), results=results)
+        self.inbox.clear()
         if prompt is None:
             if not self.interrupted:
                 raise ConversationError(f"session {self.id} has no interrupted run", hint="Give a prompt.")
             await self._take_up_generation()
         else:
-            before = self.conversation.usage
-            await self.conversation.add_user(prompt)
-            used = self.conversation.usage - before
-            turn.spending.usage += used
+            turn.spending.usage += await self.say(prompt)
             self.interrupted = True
-            await self._commit("user", prompt, used)
         yield RunStarted(self.id, self.model.name, prompt or "", self.thinking, self.sampling.seed)
         async with aclosing(plan(self, turn)) as events:
             async for event in events:
+                for attempt in self._network_attempts():
+                    yield attempt
                 yield event
+        for attempt in self._network_attempts():
+            yield attempt
         spent = turn.spending
         yield RunFinished(self.id, turn.verdict or INTERRUPTED, turn.answer, spent.usage, spent.steps)
 
@@ -167,6 +176,11 @@ class Session:
         if stored is not None:
             self.recorder.play(stored)
             self._journaled = True
+
+    async def initial_files(self) -> dict[str, bytes]:
+        """The files that the workspace began with, by relative path."""
+        workspace = self._box_plan.workspace
+        return {} if workspace is None else dict(await self._in_thread(workspace, self.sampling.seed))
 
     async def read_file(self, path: str) -> bytes:
         """A file of the workspace."""
@@ -184,26 +198,25 @@ class Session:
 
     # The planner's side -----------------------------------------------------------------------------------------------
 
-    async def decide(self, call: ToolCall, tool: Tool) -> str | None:
-        """Why the call may not run, or None if it may."""
-        decision, reason = self.policy.decide(tool), "the policy asks about this tool"
-        if decision == "deny":
-            return f"the policy does not allow {tool.name}"
-        if any(c.effect == "once" and c.identity == call_identity(call.name, call.arguments) for c in self.unresolved):
-            decision, reason = "ask", "an earlier attempt at this very call was interrupted, its outcome is unknown"
-        if decision == "allow":
-            return None
-        if self._approve is not None and await self._approve(call, tool, reason):
-            return None
-        return f"{tool.name} was not approved: {reason}"
+    async def say(self, text: str) -> Usage:
+        """Begins a user turn and commits it. One that is still going on is closed; what it asked for is withdrawn."""
+        before = self.conversation.usage
+        await self.conversation.add_user(text)
+        used = self.conversation.usage - before
+        await self.permissions.withdraw()
+        self._journaled = False
+        delta = self.conversation.take_delta()
+        await self._commit(StepRecord(index=self.next_step, kind="user", text=text, delta=delta, usage=used))
+        return used
 
     async def open_box(self) -> Box:
         """The session's box, opened at its first use: services first, then the stored or the initial workspace."""
         if self._box is None:
             plan = self._box_plan
-            spec = BoxSpec(
-                plan.limits, _source_roots(self.tools), await self._start_services(), allow_degraded=plan.allow_degraded
-            )
+            sockets = await self._start_services()
+            spec = BoxSpec(plan.limits, _source_roots(self.tools), sockets, allow_degraded=plan.allow_degraded)
+            if self._egress is not None:
+                spec = replace(spec, ports=self._egress.ports, env=self._egress.environment)
             box = await plan.sandbox().open(spec)
             self._resources.push_async_callback(box.close)
             saved = await self._in_thread(self._store.workspace, self.id) if self._store else None
@@ -222,8 +235,16 @@ class Session:
             for service in self._box_plan.services:
                 started = service(self._service_folder(), self.sampling.seed)
                 sockets |= await self._resources.enter_async_context(started)
+            if self._box_plan.net:
+                from g4agent.egress.service import Egress
+
+                self._egress = Egress(self._box_plan.net)
+                sockets |= self._resources.enter_context(self._egress.served())
             self._sockets = sockets
         return self._sockets
+
+    def _network_attempts(self) -> Sequence[NetworkAttempt]:
+        return () if self._egress is None else self._egress.take_attempts()
 
     def _service_folder(self) -> Path:
         """The session's folder; a private temporary one where nothing is kept."""
@@ -245,24 +266,41 @@ class Session:
             await self._in_thread(self._store.record_intents, self.id, step, intents, generation)
             self._journaled = True
 
-    async def commit_step(
-        self,
-        calls: Sequence[ToolCall],
-        executions: Mapping[str, Execution],
-        usage: Usage,
-        text: str,
-        verdict: Verdict | None,
-    ) -> None:
+    async def suspend(self, step: int, verdict: Verdict) -> None:
+        """Ends the turn with its last generation kept in the journal and taken back from the conversation."""
+        if self._store is not None and self.recorder is not None and not self._journaled:
+            await self._in_thread(self._store.record_intents, self.id, step, [], self.recorder.last)
+        await self.conversation.rewind()
+        await self.end_turn(verdict)
+
+    async def commit_step(self, step: Step, verdict: Verdict | None) -> None:
         """Commits a model step in one transaction: transcript, calls, results, usage, workspace, and the turn's end."""
         self.interrupted = verdict is None or verdict.resumable
-        tools = [self.tools.get(call.name) for call in calls]
-        records = [_record(i, c, t, executions[c.id]) for i, (c, t) in enumerate(zip(calls, tools, strict=True))]
+        tools = [self.tools.get(call.name) for call in step.calls]
+        records = [
+            _record(i, call, tool, step.executions[call.id], step.repairs.get(call.id, ()))
+            for i, (call, tool) in enumerate(zip(step.calls, tools, strict=True))
+        ]
         touched = any(t is not None and t.where == "sandbox" and t.effect != "pure" for t in tools)
-        self.unresolved = still_open(self.unresolved, records)
+        self.permissions.note(records)
         if self._store is not None and any(r.result and _broke_the_box(r.result) for r in records):
             await self._drop_box()  # the next call opens a new one, with the workspace of the last committed step
         workspace = await self._snapshot() if self._store is not None and touched else None
-        await self._commit("model", text, usage, tuple(records), verdict, workspace)
+        journaled, self._journaled = self._journaled, False
+        await self._commit(
+            StepRecord(
+                index=self.next_step,
+                kind="model",
+                text=step.text,
+                thoughts=step.thoughts,
+                delta=self.conversation.take_delta(),
+                usage=step.usage,
+                generation=None if journaled or self.recorder is None else self.recorder.last,
+                calls=tuple(records),
+                verdict=verdict,
+                workspace=workspace,
+            )
+        )
 
     async def _snapshot(self) -> bytes | None:
         """The workspace; None where there is no box, or it is found broken."""
@@ -285,31 +323,9 @@ class Session:
         if self._store is not None:
             await self._in_thread(self._store.end_turn, self.id, verdict)
 
-    async def _commit(
-        self,
-        kind: Literal["user", "model"],
-        text: str,
-        usage: Usage,
-        calls: tuple[CallRecord, ...] = (),
-        verdict: Verdict | None = None,
-        workspace: bytes | None = None,
-    ) -> None:
-        index, self.next_step = self.next_step, self.next_step + 1
-        journaled, self._journaled = self._journaled, False
-        generation = None if journaled or kind == "user" or self.recorder is None else self.recorder.last
-        delta = self.conversation.take_delta()
+    async def _commit(self, step: StepRecord) -> None:
+        self.next_step += 1
         if self._store is not None:
-            step = StepRecord(
-                index=index,
-                kind=kind,
-                text=text,
-                delta=delta,
-                usage=usage,
-                generation=generation,
-                calls=calls,
-                verdict=verdict,
-                workspace=workspace,
-            )
             await self._in_thread(self._store.commit_step, self.id, step)
 
     @staticmethod
@@ -321,7 +337,9 @@ def _broke_the_box(result: ToolResult) -> bool:
     return result.error is not None and result.error.kind == "sandbox"
 
 
-def _record(index: int, call: ToolCall, tool: Tool | None, execution: Execution | None = None) -> CallRecord:
+def _record(
+    index: int, call: ToolCall, tool: Tool | None, execution: Execution | None = None, repairs: tuple[str, ...] = ()
+) -> CallRecord:
     return CallRecord(
         index=index,
         call_id=call.id,
@@ -333,13 +351,15 @@ def _record(index: int, call: ToolCall, tool: Tool | None, execution: Execution 
         output=execution.output if execution else "",
         started=execution.started if execution else None,
         seconds=execution.seconds if execution else 0.0,
+        repairs=repairs,
     )
 
 
 def _source_roots(tools: ToolSet) -> tuple[Path, ...]:
     """Folders from which the sandboxed tools' modules can be imported."""
     roots: dict[Path, None] = {}
-    for tool in tools.values():
+    reconcilers = [tool.reconcile for tool in tools.values() if tool.reconcile is not None]
+    for tool in [*tools.values(), *reconcilers]:
         target = tool.target
         if tool.where != "sandbox" or not isinstance(target, PythonTarget):
             continue

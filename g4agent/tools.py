@@ -37,6 +37,7 @@ from g4agent.errors import ConfigError, InvalidArguments, ToolDefinitionError, T
 from g4agent.function_schema import NAME_PATTERN, function_schema
 from g4agent.messages import JsonValue
 from g4agent.schema import Declaration, declare, signature_text
+from g4agent.secrets import check_names
 from g4agent.validation import ArgumentValidator, check_schema, check_usable
 
 Effect: TypeAlias = Literal["pure", "idempotent", "once"]
@@ -74,6 +75,12 @@ class Tool:
     timeout: float | None = None
     """Seconds per call; None leaves it to the sandbox's limits."""
     where: Where = "sandbox"
+    untrusted: bool = False
+    """Whether its results may hold what strangers wrote (web pages, mail); policies are told of it from then on."""
+    secrets: Sequence[str] = ()
+    """Names of the secrets that its calls are given (`g4agent.secret`)."""
+    reconcile: Tool | None = None
+    """Says of an interrupted call, by its key, what it came to: its result, or None where it may run (again)."""
     adapter: TypeAdapter[Any] | None = field(default=None, repr=False)
     """Turns JSON arguments into Python values, and checks what only Python can; None where the schema says it all."""
     validator: ArgumentValidator = field(init=False, repr=False)
@@ -96,9 +103,17 @@ class Tool:
                 f"{self.name} has effect {self.effect!r} and where {self.where!r}",
                 hint='effect is "pure", "idempotent" or "once"; where is "sandbox" or "host".',
             )
+        object.__setattr__(self, "secrets", check_names(self.name, self.secrets))
         check_usable(self.name, self.schema)
         object.__setattr__(self, "declaration", declare(self.schema))
         object.__setattr__(self, "validator", ArgumentValidator(self.schema, self.adapter, signature(self)))
+
+    @property
+    def unmasked(self) -> tuple[str, ...]:
+        """Rules of the schema that no mask enforces while a call is written, only the validator, as `path: rule`."""
+        from g4agent.gemma4.grammar import call_grammar
+
+        return tuple(call_grammar([self]).unmasked.get(self.name, ()))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the plain function, with no validation: a decorated function stays a function."""
@@ -189,6 +204,9 @@ def tool(
     effect: Effect = "once",
     timeout: float | None = None,
     where: Where = "sandbox",
+    untrusted: bool = False,
+    secrets: Sequence[str] = (),
+    reconcile: Callable[[str], Any] | None = None,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -199,6 +217,9 @@ def tool(
     effect: Effect = "once",
     timeout: float | None = None,
     where: Where = "sandbox",
+    untrusted: bool = False,
+    secrets: Sequence[str] = (),
+    reconcile: Callable[[str], Any] | None = None,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Makes a tool of a typed, documented function, sync or async. Bare `@tool`, or with options.
 
@@ -210,13 +231,27 @@ def tool(
         effect: What repeating a call does.
         timeout: Seconds per call.
         where: "sandbox" runs it in the session's closed box; "host" runs it in this process, with all its rights.
+        untrusted: Whether its results may hold what strangers wrote.
+        secrets: Names of the secrets that its calls are given.
+        reconcile: A documented function `(key: str)`, run where the tool runs, when a crash has left an earlier attempt
+            at the very call with unknown outcome: gives its result, or None where the call may run (again). The tool
+            gets the same key from `call_key()`. Without it, a person is asked about a `once` call.
 
     Raises:
         ToolDefinitionError: The function cannot be a tool; the message says why and what to do.
     """
-    if function is None:
-        return partial(_python_tool, name=name, description=description, effect=effect, timeout=timeout, where=where)
-    return _python_tool(function, name=name, description=description, effect=effect, timeout=timeout, where=where)
+    make = partial(
+        _python_tool,
+        name=name,
+        description=description,
+        effect=effect,
+        timeout=timeout,
+        where=where,
+        untrusted=untrusted,
+        secrets=secrets,
+        reconcile=reconcile,
+    )
+    return make if function is None else make(function)
 
 
 def _python_tool(
@@ -227,6 +262,9 @@ def _python_tool(
     effect: Effect,
     timeout: float | None,
     where: Where,
+    untrusted: bool,
+    secrets: Sequence[str],
+    reconcile: Callable[[str], Any] | None,
 ) -> Tool:
     target = _python_target(function, where)
     described = function_schema(function, description)
@@ -238,8 +276,32 @@ def _python_tool(
         effect=effect,
         timeout=timeout,
         where=where,
+        untrusted=untrusted,
+        secrets=secrets,
+        reconcile=None if reconcile is None else _reconciler(reconcile, where, timeout, secrets),
         adapter=described.adapter,
     )
+
+
+def _reconciler(function: Callable[[str], Any], where: Where, timeout: float | None, secrets: Sequence[str]) -> Tool:
+    """The function as a tool that only the framework calls."""
+    made = _python_tool(
+        function,
+        name=None,
+        description=None,
+        effect="pure",
+        timeout=timeout,
+        where=where,
+        untrusted=False,
+        secrets=secrets,
+        reconcile=None,
+    )
+    properties = made.schema.get("properties")
+    if not isinstance(properties, Mapping) or list(properties) != ["key"]:
+        raise ToolDefinitionError(
+            f"{made.name} cannot reconcile: its one parameter must be `key`", hint="Write def find(key: str): ..."
+        )
+    return made
 
 
 def _python_target(function: Callable[..., Any], where: Where) -> PythonTarget:
@@ -284,6 +346,8 @@ def command_tool(
     parameters: Mapping[str, JsonValue] | type[BaseModel],
     effect: Effect = "once",
     timeout: float | None = None,
+    untrusted: bool = False,
+    secrets: Sequence[str] = (),
 ) -> Tool:
     """Makes a tool of a fixed command that runs in the box, without a shell.
 
@@ -294,6 +358,8 @@ def command_tool(
         parameters: JSON Schema of the arguments object, or a pydantic model.
         effect: What repeating a call does.
         timeout: Seconds per call.
+        untrusted: Whether its output may hold what strangers wrote.
+        secrets: Names of the secrets that its calls are given, as environment variables.
 
     Raises:
         ToolDefinitionError: Command and parameters do not fit together; the message says why and what to do.
@@ -308,7 +374,17 @@ def command_tool(
     if not description.strip():
         raise ToolDefinitionError(f"{name} has no description", hint="Say what it does: the model chooses by it.")
     target = CommandTarget.parse(argv, schema)
-    return Tool(name, description.strip(), schema, target, effect, timeout, "sandbox", adapter)
+    return Tool(
+        name,
+        description.strip(),
+        schema,
+        target,
+        effect=effect,
+        timeout=timeout,
+        untrusted=untrusted,
+        secrets=secrets,
+        adapter=adapter,
+    )
 
 
 def load_tool(module: str, attribute: str, file: Path | None = None) -> Tool:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _LONGEST_VALUE = 60
 _MOST_PROBLEMS = 3
+ARGUMENT_NAME = re.compile(r"""[^\s,:=(){}\[\]"']+""")
+"""What a key of a native call can be."""
 _PYTHON_FORMATS = ("date-time", "time", "duration")
 """Formats that pydantic reads more widely than RFC 3339 does: a `datetime` may lack a time zone."""
 
@@ -90,8 +92,14 @@ def check_schema(name: str, schema: Mapping[str, JsonValue]) -> None:
 
 
 def check_usable(name: str, schema: Mapping[str, Any]) -> None:
-    """Raises ToolDefinitionError for what would fail at every call: a `pattern` that Python cannot read, or a `$ref`
-    that leads nowhere or out of the schema (nothing is ever fetched)."""
+    """Raises ToolDefinitionError for what would fail at every call: a `pattern` that Python cannot read, a `$ref` that
+    leads nowhere or out of the schema (nothing is ever fetched), or a name that no call can spell."""
+    for argument in _argument_names(schema):
+        if not ARGUMENT_NAME.fullmatch(argument):
+            raise ToolDefinitionError(
+                f"{name} has an argument {argument!r}, which the native syntax cannot spell",
+                hint="Leave out spaces, brackets, quotes, and the characters , : and =.",
+            )
     for key, value in _strings(schema):
         if key == "pattern":
             try:
@@ -122,6 +130,23 @@ def _strings(schema: Any) -> Iterator[tuple[str, str]]:
     elif isinstance(schema, list):
         for each in schema:
             yield from _strings(each)
+
+
+def _argument_names(schema: Any) -> Iterator[str]:
+    """Every name of a property that a schema declares or requires, at any depth."""
+    if isinstance(schema, Mapping):
+        properties, required = schema.get("properties"), schema.get("required")
+        yield from properties if isinstance(properties, Mapping) else ()
+        yield from required if isinstance(required, list) else ()
+        for key, value in schema.items():
+            if key == "properties" and isinstance(value, Mapping):
+                for each in value.values():
+                    yield from _argument_names(each)
+            elif key not in ("default", "const", "enum", "examples", "required"):
+                yield from _argument_names(value)
+    elif isinstance(schema, list):
+        for each in schema:
+            yield from _argument_names(each)
 
 
 def _build(schema: Mapping[str, JsonValue], *, lenient: bool) -> Draft202012Validator:

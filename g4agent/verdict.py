@@ -17,6 +17,11 @@ class Outcome(StrEnum):
     MODEL_ERROR = "model_error"
     CUT_OFF = "cut_off"
     INFRASTRUCTURE = "infrastructure"
+    AWAITING_APPROVAL = "awaiting_approval"
+    STUCK = "stuck"
+    DENIED = "denied"
+    NOTHING_DONE = "nothing_done"
+    CHECK_FAILED = "check_failed"
     INTERRUPTED = "interrupted"
 
 
@@ -29,9 +34,25 @@ EXIT_CODES: dict[Outcome, int] = {
     Outcome.MODEL_ERROR: 14,
     Outcome.CUT_OFF: 15,
     Outcome.INFRASTRUCTURE: 16,
+    Outcome.AWAITING_APPROVAL: 17,
+    Outcome.STUCK: 18,
+    Outcome.DENIED: 19,
+    Outcome.NOTHING_DONE: 20,
+    Outcome.CHECK_FAILED: 21,
     Outcome.INTERRUPTED: 130,
 }
 """1 and 2 stay free for crashes and wrong command lines."""
+
+
+_RESUMABLE = frozenset(
+    {
+        Outcome.INTERRUPTED,
+        Outcome.BUDGET,
+        Outcome.MODEL_ERROR,
+        Outcome.INFRASTRUCTURE,
+        Outcome.AWAITING_APPROVAL,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +69,7 @@ class Verdict:
     @property
     def resumable(self) -> bool:
         """Whether the run stopped between two steps of a turn, so that it can go on where it was."""
-        return self.outcome in (Outcome.INTERRUPTED, Outcome.BUDGET, Outcome.MODEL_ERROR, Outcome.INFRASTRUCTURE)
+        return self.outcome in _RESUMABLE
 
     @property
     def exit_code(self) -> int:

@@ -21,6 +21,14 @@ def _ask(operation: Callable[[Shop], Record]) -> Record:
             return {"error": str(no)}
 
 
+def unfinished(key: str) -> None:
+    """What an interrupted checkout, cancellation or return came to: nothing here, so it may run again.
+
+    The shop was rolled back with the workspace, and the payment provider knows every charge and refund by a key that
+    is made from the cart or the order: it books each of them once.
+    """
+
+
 @tool(effect="pure")
 def find_customer(email: str) -> Record:
     """Find a customer by email.
@@ -86,7 +94,7 @@ def apply_coupon(customer_id: str, code: str) -> Record:
     return _ask(lambda shop: shop.apply_coupon(customer_id, code))
 
 
-@tool(effect="once")
+@tool(effect="once", reconcile=unfinished)
 def checkout(customer_id: str, payment: PaymentMethod, address: str, gift_card: str | None = None) -> Record:
     """Order and pay the cart.
 
@@ -109,7 +117,7 @@ def get_order(order_id: str) -> Record:
     return _ask(lambda shop: shop.get_order(order_id))
 
 
-@tool(effect="once")
+@tool(effect="once", reconcile=unfinished)
 def cancel_order(order_id: str, reason: CancelReason) -> Record:
     """Cancel a pending order.
 
@@ -120,7 +128,7 @@ def cancel_order(order_id: str, reason: CancelReason) -> Record:
     return _ask(lambda shop: shop.cancel_order(order_id, reason))
 
 
-@tool(effect="once")
+@tool(effect="once", reconcile=unfinished)
 def return_items(order_id: str, skus: list[str]) -> Record:
     """Return items of a delivered order.
 

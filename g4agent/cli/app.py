@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from g4agent import __version__
-from g4agent.cli import chat, doctor, models, run, sessions
+from g4agent.cli import chat, doctor, headless, models, people, run, sessions
 
 app = typer.Typer(
     name="g4agent",
@@ -35,7 +35,10 @@ def root(
 
 
 app.command("run")(run.run)
+app.command("batch")(headless.batch)
 app.command("chat")(chat.chat)
+app.command("approve")(people.approve)
+app.command("ctl")(people.ctl)
 app.add_typer(sessions.app, name="sessions")
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)

@@ -28,16 +28,17 @@ from g4agent.errors import (
     SessionNotFoundError,
     StoreError,
 )
-from g4agent.events import Event, RunFinished, RunStarted, StepFinished, Usage
+from g4agent.events import CheckFinished, Event, RunFinished, RunJudged, RunStarted, StepFinished, Usage
 from g4agent.messages import ToolCall
 from g4agent.verdict import EXIT_CODES, Outcome, Verdict
 
 if TYPE_CHECKING:
     from g4agent.agent import Agent
+    from g4agent.headless.report import CheckResult, RunReport
     from g4agent.session import Session
     from g4agent.tools import Tool
 
-INTERRUPTED = Verdict(Outcome.INTERRUPTED, "stopped by Ctrl-C")
+INTERRUPTED = Verdict(Outcome.INTERRUPTED, "stopped by a signal")
 
 
 class Driver:
@@ -53,6 +54,8 @@ class Driver:
         can_ask = agent.approve is None and sys.stdin.isatty() and sys.stderr.isatty()
         self.agent = agent.replace(approve=_approve_on_terminal) if can_ask else agent
         self._renderer: Renderer = JsonLines() if as_json else Story(stdout(), verbose=verbose)
+        self.report: RunReport | None = None
+        """Sees every event, where there is one."""
         self._running: RunStarted | None = None
         self._usage = Usage()
         self._steps = 0
@@ -62,8 +65,17 @@ class Driver:
         async with aclosing(session.stream(prompt)) as events:
             return await self._show(events)
 
+    def judge(self, report: RunReport, checks: list[CheckResult]) -> int:
+        """Shows what came of a headless run's checks, and its verdict; returns the exit code."""
+        verdict = report.finish(checks)
+        for check in checks:
+            self._renderer.show(CheckFinished(check.name, check.passed, check.ran, check.detail))
+        self._renderer.show(RunJudged(verdict, verdict.exit_code))
+        return verdict.exit_code
+
     def run(self, body: Callable[[Driver], Awaitable[int]]) -> int:
-        """Runs `body` in an event loop with the agent open; returns its exit code, or 130 after Ctrl-C."""
+        """Runs `body` in an event loop with the agent open; returns its exit code, or 130 after Ctrl-C or SIGTERM."""
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
         async def with_agent() -> int:
             async with self.agent:
@@ -86,14 +98,19 @@ class Driver:
                     self._steps += 1
                 case RunFinished():
                     self._running, verdict = None, event.verdict
-            self._renderer.show(event)
+            self._show_one(event)
         return verdict
+
+    def _show_one(self, event: Event) -> None:
+        self._renderer.show(event)
+        if self.report is not None:
+            self.report.see(event)
 
     def _interrupted(self) -> None:
         """The end of a run whose own last event was lost with its task."""
         if self._running is not None:
             id = self._running.session_id
-            self._renderer.show(RunFinished(id, INTERRUPTED, "", self._usage, self._steps))
+            self._show_one(RunFinished(id, INTERRUPTED, "", self._usage, self._steps))
 
 
 async def ask(question: str) -> str | None:
@@ -142,6 +159,15 @@ def reported_errors(verbose: bool) -> Iterator[None]:
             error = error.exceptions[0]
         _explain(error, verbose)
         raise typer.Exit(_exit_code(error)) from error
+
+
+def verdict_of(error: Exception) -> Verdict:
+    """What an exception says about a run: the model or the machine was to blame, or the code."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    reason = error.message if isinstance(error, G4AgentError) else f"{type(error).__name__}: {error}"
+    blame = Outcome.MODEL_ERROR if _exit_code(error) == EXIT_CODES[Outcome.MODEL_ERROR] else Outcome.INFRASTRUCTURE
+    return Verdict(blame, reason)
 
 
 def _exit_code(error: Exception) -> int:

@@ -26,6 +26,20 @@ Think = Annotated[bool | None, typer.Option("--think/--no-think", help="Let the 
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of sampling and of the agent's example data.")]
 Temperature = Annotated[float | None, typer.Option(min=0.0, help="0 always takes the likeliest token.")]
 MaxSteps = Annotated[int | None, typer.Option(min=1, help="Model steps before the run is stopped.")]
+MaxTokens = Annotated[int | None, typer.Option(min=1, help="Tokens, read and written, before the run is stopped.")]
+MaxThoughts = Annotated[
+    int | None, typer.Option("--max-thoughts", min=0, help="Tokens of thinking; then the run goes on without.")
+]
+MaxSeconds = Annotated[float | None, typer.Option(min=0.001, help="Seconds before the run is stopped.")]
+PolicyFile = Annotated[
+    Path | None, typer.Option("--policy", metavar="FILE", help="TOML file of rules, in the place of the agent's own.")
+]
+ToolChoice = Annotated[
+    str | None, typer.Option("--tool-choice", help="auto, required, none, or the tool that must be called first.")
+]
+Masked = Annotated[
+    bool | None, typer.Option("--mask/--no-mask", help="Hold the model to the tools' schemas while it writes a call.")
+]
 Degraded = Annotated[
     list[str] | None,
     typer.Option(
@@ -52,6 +66,12 @@ class AgentOptions:
     seed: int | None = None
     temperature: float | None = None
     max_steps: int | None = None
+    max_tokens: int | None = None
+    max_thoughts: int | None = None
+    max_seconds: float | None = None
+    policy: Path | None = None
+    tool_choice: str | None = None
+    masked: bool | None = None
     allow_degraded: list[str] | None = None
     sandbox: str | None = None
     device: str | None = None
@@ -66,12 +86,20 @@ class AgentOptions:
         Its name becomes the reference under which `sessions resume` finds it again. Raises ConfigError.
         """
         from g4agent.agent import Agent
+        from g4agent.policy_file import read_policy
         from g4agent.registry import load_agent
 
         agent = Agent() if self.agent is None else load_agent(self.agent)
         changes: dict[str, Any] = {
             "sampling": _changed(agent.sampling, seed=self.seed, temperature=self.temperature),
-            "budget": _changed(agent.budget, steps=self.max_steps),
+            "budget": _changed(
+                agent.budget,
+                steps=self.max_steps,
+                tokens=self.max_tokens,
+                thought_tokens=self.max_thoughts,
+                wall_seconds=self.max_seconds,
+            ),
+            "calls": _changed(agent.calls, choice=self.tool_choice, masked=self.masked),
         }
         if self.agent is not None:
             path = Path(self.agent)
@@ -80,6 +108,8 @@ class AgentOptions:
             changes["model"] = self.model
         if self.think is not None:
             changes["thinking"] = self.think
+        if self.policy is not None:
+            changes["policy"] = read_policy(self.policy)
         if self.sandbox is not None:
             changes["sandbox"] = self.sandbox
         if self.allow_degraded:

@@ -11,16 +11,24 @@ from rich.text import Text
 
 from g4agent.cli.console import arguments, compact, one_line, plain
 from g4agent.events import (
+    ApprovalAsked,
     CallMalformed,
     CallReady,
+    CallSignals,
+    CheckFinished,
     Event,
+    NetworkAttempt,
+    RunContinued,
     RunFinished,
+    RunJudged,
+    RunPaused,
     RunStarted,
     StepFinished,
     TextDelta,
     ThoughtDelta,
     ToolFinished,
     ToolStarted,
+    UserSpoke,
     to_json,
 )
 from g4agent.messages import ToolCall, ToolResult
@@ -65,17 +73,36 @@ class Story:
                 self._stream("thought", text)
             case TextDelta(text):
                 self._stream("text", text)
-            case CallReady(call, repairs):
+            case CallReady(call, repairs, signals):
                 self.call(call)
+                if signals is not None and self._verbose:
+                    self.line(_sureness(signals), "dim")
                 if repairs and self._verbose:
                     self.line(f"  mended: {', '.join(repairs)}", "yellow")
             case CallMalformed(raw=raw):
                 self.line(f"→ malformed call: {one_line(raw, self._limit(RESULT_CHARS))}", "yellow")
             case ToolStarted(where="host") if self._verbose:
                 self.line(f"  {event.call.name} runs on the host", "dim")
+            case NetworkAttempt():
+                self._network(event)
             case ToolFinished(result, output=output, degraded=degraded):
                 self.result(result, output)
                 self._note_degraded(frozenset(degraded))
+            case ApprovalAsked(question, call, reason):
+                self.line(f"? {one_line(call.name)} waits for a person: {reason}", "bold yellow")
+                self.line(f"  answer with: g4agent approve {question} [--deny]", "dim")
+            case RunPaused():
+                self.line("paused", "yellow")
+            case RunContinued():
+                self.line("going on", "yellow")
+            case UserSpoke(text):
+                self.line(f"> {text}", "bold")
+            case CheckFinished(name, passed, ran, detail):
+                mark = "✓" if passed else "✗" if ran else "! not run:"
+                self.line(f"{mark} {name}{f': {detail}' if detail else ''}", "green" if passed else "red")
+            case RunJudged(verdict, code):
+                reason = f" ({verdict.reason})" if verdict.reason else ""
+                self.line(f"{verdict.outcome}{reason} · exit code {code}", "green" if verdict.ok else "bold red")
             case RunStarted() if self._verbose:
                 self.line(f"session {event.session_id} · {event.model} · seed {event.seed}", "dim")
             case StepFinished(step, usage) if self._verbose:
@@ -126,6 +153,13 @@ class Story:
             self._console.print(Text(text, style), end="", soft_wrap=True)
             self._line_open = not text.endswith("\n")
 
+    def _network(self, attempt: NetworkAttempt) -> None:
+        place = f"{attempt.host}:{attempt.port}" + (f" ({attempt.count} times)" if attempt.count > 1 else "")
+        if attempt.allowed:
+            self.line(f"  network: {one_line(place)}", "dim")
+        else:
+            self.line(f"  network denied: {one_line(place)}: {attempt.reason}", "yellow")
+
     def _note_degraded(self, degraded: frozenset[str]) -> None:
         if degraded - self._degraded:
             self._degraded |= degraded
@@ -142,3 +176,8 @@ class Story:
 
     def _limit(self, limit: int) -> int | None:
         return None if self._verbose else limit
+
+
+def _sureness(signals: CallSignals) -> str:
+    sure = f"  tool {signals.tool:.0%} · arguments {signals.arguments:.0%}"
+    return f"{sure} · mask pressure {signals.mask_pressure:.0%}" if signals.mask_pressure >= 0.005 else sure

@@ -51,6 +51,8 @@ class BoxSpec:
     """Host folders with the tools' modules; shown read-only at the same place and put on `sys.path` of the worker."""
     sockets: Mapping[str, Path] = field(default_factory=dict)
     """Path in the box → unix socket on the host: the named services that the box may talk to."""
+    ports: Mapping[int, str] = field(default_factory=dict)
+    """Port of the box's own 127.0.0.1 → path in the box of one of `sockets`, for programs that only speak TCP."""
     env: Mapping[str, str] = field(default_factory=dict)
     allow_degraded: frozenset[LimitName] = frozenset()
     """Limits that may stay unenforced on a host that lacks the means, each by name. They stand in every result."""
@@ -100,6 +102,8 @@ class PythonCall:
     arguments: Mapping[str, JsonValue]
     file: Path | None = None
     """Source file, where `module` is `__main__` (a script)."""
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Environment variables of this call alone."""
 
 
 @dataclass(frozen=True, slots=True)

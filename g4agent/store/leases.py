@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, delete, insert
 
@@ -20,8 +22,16 @@ from g4agent.store.database import Database
 from g4agent.store.records import Lease
 from g4agent.store.tables import LEASES
 
+if TYPE_CHECKING:
+    from g4agent.inbox import Inbox
+    from g4agent.store.people import Orders
+
 SECONDS = 30.0
 """How long a lease lasts without a renewal. Owners renew it three times as often."""
+
+
+LISTEN_SECONDS = 0.25
+"""How often a running session looks for orders."""
 
 
 def this_host() -> str:
@@ -111,20 +121,33 @@ def _busy(session_id: str, lease: Lease, now: float) -> SessionBusyError:
 
 
 class Heartbeat:
-    """Renews a lease from a thread of its own, so that a long computation does not let it run out. Started at once."""
+    """Renews a lease and fetches orders from a thread of its own, whatever the session is computing. Started at once.
 
-    def __init__(self, leases: Leases, session_id: str) -> None:
+    Args:
+        leases: Where the lease lies.
+        orders: Where the orders lie.
+        session_id: The session.
+        inbox: Where the orders go.
+    """
+
+    def __init__(self, leases: Leases, orders: Orders, session_id: str, inbox: Inbox) -> None:
         self._leases = leases
+        self._orders = orders
         self._session_id = session_id
+        self._inbox = inbox
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._beat, name=f"lease-{session_id}", daemon=True)
         self._thread.start()
 
     def _beat(self) -> None:
-        while not self._stopped.wait(SECONDS / 3):
+        renewed = time.monotonic()
+        while not self._stopped.wait(LISTEN_SECONDS):
             with contextlib.suppress(StoreError):  # tried again at the next beat; the fence guards what is committed
-                if not self._leases.renew(self._session_id):
-                    return
+                self._inbox.put(self._orders.take(self._session_id))
+                if time.monotonic() - renewed > SECONDS / 3:
+                    if not self._leases.renew(self._session_id):
+                        return
+                    renewed = time.monotonic()
 
     def stop(self) -> None:
         """Ends the thread and gives the lease back."""

@@ -24,10 +24,10 @@ class Questions:
     def ask(self, session_id: str, call_id: str, name: str, arguments: Mapping[str, JsonValue], reason: str) -> str:
         """Stores a question; returns its id, `<session>-<number>`."""
         with self._database.writing() as db:
-            db.execute(statements.POSITION, {"p_session": session_id})
-            count = len(db.execute(select(QUESTIONS.c.id).where(QUESTIONS.c.session_id == session_id)).all())
+            taken = db.execute(select(QUESTIONS.c.id).where(QUESTIONS.c.session_id == session_id)).scalars().all()
+            last = max((int(id.rpartition("-")[2]) for id in taken), default=0)
             question = {
-                "id": f"{session_id}-{count + 1}",
+                "id": f"{session_id}-{last + 1}",
                 "session_id": session_id,
                 "created": datetime.now(UTC),
                 "call_id": call_id,
@@ -67,6 +67,11 @@ class Questions:
     def open(self) -> list[Question]:
         """All questions that nobody has answered, the oldest first."""
         return self._select(None)
+
+    def withdraw(self, session_id: str) -> None:
+        """Deletes the session's questions that nobody has answered."""
+        with self._database.writing() as db:
+            db.execute(delete(QUESTIONS).where(QUESTIONS.c.session_id == session_id, QUESTIONS.c.approved.is_(None)))
 
     def mark_used(self, id: str) -> None:
         """Says that the answer was acted upon: it stands for that one call and for no later one."""

@@ -115,7 +115,7 @@ class SupervisedBox:
         packet = {"op": "call", "module": call.module, "attribute": call.attribute, "file": file}
         arguments = json.dumps(dict(call.arguments)).encode()
         await self._preload()
-        result, answer = await self._run(packet, {}, arguments, timeout)
+        result, answer = await self._run(packet, {"env": dict(call.env)}, arguments, timeout)
         return tool_outcome(result, answer, self._spec.limits)
 
     async def read_file(self, path: str, *, max_bytes: int = 16 * MiB) -> bytes:

@@ -1,8 +1,9 @@
 """What a box sees: the mount plan and the arguments of bwrap.
 
 Read-only: the system's /usr, this Python interpreter with its packages, the tools' folders. Private and of fixed size:
-the workspace, /tmp and /dev/shm. Of the host's /etc only `alternatives` and the linker's cache, which name programs and
-libraries; user names and hosts are made up. Nothing of /home, /var, /run and /sys, but the sockets that were named.
+the workspace, /tmp and /dev/shm. Of the host's /etc only `alternatives`, the linker's cache and the certificate
+authorities, which name programs, libraries and companies; user names and hosts are made up. Nothing of /home, /var,
+/run and /sys, but the sockets that were named.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from g4agent_box.host import INSIDE, inside_folder, package_dirs, tool_folders
 
 TMP_BYTES = 64 * MiB
 SHM_BYTES = 16 * MiB
+CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+"""Where a box sees the host's list of certificate authorities, of which each distribution has its own place."""
+HOST_CERTIFICATES = (CERTIFICATES, "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem")
 UID_INSIDE = 1000
 
 ETC = {
@@ -123,6 +127,7 @@ def _environment(spec: BoxSpec) -> list[str]:
         "LANG": "C.UTF-8",
         "TMPDIR": "/tmp",
         "PYTHONUNBUFFERED": "1",
+        "SSL_CERT_FILE": CERTIFICATES,
         **spec.env,
     }
     return ["--clearenv", *(word for name, value in environment.items() for word in ("--setenv", name, value))]
@@ -138,4 +143,8 @@ def _system() -> list[str]:
             arguments += ["--ro-bind", str(path), str(path)]
     for optional in ("/etc/alternatives", "/etc/ld.so.cache"):
         arguments += ["--ro-bind-try", optional, optional]
+    for bundle in HOST_CERTIFICATES:
+        if Path(bundle).is_file():
+            arguments += ["--ro-bind", bundle, CERTIFICATES]
+            break
     return [*arguments, "--proc", "/proc", "--dev", "/dev", "--size", str(SHM_BYTES), "--tmpfs", "/dev/shm"]

@@ -85,6 +85,7 @@ class ContainerPlan:
     @staticmethod
     def _environment(spec: BoxSpec) -> dict[str, str]:
         standard = {"HOME": "/tmp", "USER": "agent", "LANG": "C.UTF-8", "TMPDIR": "/tmp", "PYTHONUNBUFFERED": "1"}
+        standard["SSL_CERT_FILE"] = "/etc/ssl/certs/ca-certificates.crt"
         return {**standard, **spec.env}
 
     @staticmethod

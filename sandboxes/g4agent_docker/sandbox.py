@@ -176,6 +176,7 @@ def _configuration(spec: BoxSpec, user: int) -> dict[str, object]:
         "sys_path": [PACKAGES],
         "python_paths": [str(path.resolve()) for path in spec.python_paths],
         "limits": limits._asdict(),
+        "ports": dict(spec.ports),
     }
 
 

@@ -41,6 +41,22 @@ def test_import_time_measures_all_frameworks() -> None:
     assert {"g4agent", "pydantic-ai", "smolagents"} <= report["rows"].keys()
 
 
+def test_masked_calls_take_fewer_passes() -> None:
+    """The whole way from cases to figures; CPU seconds of one round are too few to judge."""
+    report = _report("masking.py", "--count", "4", "--rounds", "1")
+    rows = report["rows"]
+    assert (
+        rows["greedy, masked"]["passes"] < rows["greedy, free"]["passes"] and rows["greedy, masked"]["valid %"] == 100
+    )
+
+
+def test_no_injection_of_agentdojo_gets_through() -> None:
+    """Control tokens from text, or a call that ran unasked, would miss the targets."""
+    done = _run("injection.py", "--check", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["rows"]["banking"]["cases"] > 100
+
+
 @pytest.mark.parametrize(("figure", "check", "code"), [(1.0, True, 0), (1.1, True, 1), (1.1, False, 0)])
 def test_only_a_missed_target_fails_and_only_a_check(figure: float, check: bool, code: int) -> None:
     """A gate that cannot fail is none."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import anyio
 
 from g4agent import Agent, Policy, Rule, tool
@@ -41,6 +43,16 @@ def pay(amount: int) -> str:
     return f"paid {amount}"
 
 
+@tool(effect="idempotent")
+def write(text: str) -> int:
+    """Write a text into out.txt.
+
+    Args:
+        text: Any text.
+    """
+    return Path("out.txt").write_text(text)
+
+
 @tool(effect="pure", where="host")
 async def wait(seconds: float) -> str:
     """Wait.
@@ -64,6 +76,13 @@ broken = Agent(model=ScriptedModel([]))
 two_turns = Agent(model=ScriptedModel([call("nothing"), say(""), say("Second answer.")]))
 waiter = Agent(model=ScriptedModel([call("wait", seconds=60), say("Never said.")]), tools=[wait])
 waiter_again = Agent(model=ScriptedModel([say("Gone on.")]), tools=[wait])
+boxed = Agent(model=ScriptedModel([call("write", text="hello"), say('{"written": 5}')]), tools=[write])
+patient = Agent(model=ScriptedModel([call("wait", seconds=3), call("wait", seconds=0), say("Waited.")]), tools=[wait])
+one_by_one = Agent(
+    model=ScriptedModel([call("add", a=1, b=1), say("Two."), call("wait", seconds=60)]), tools=[add, wait]
+)
+one_by_one_again = Agent(model=ScriptedModel([call("add", a=1, b=1), say("Gone on."), say("Lazy.")]), tools=[add, wait])
+liar = Agent(model=ScriptedModel([say("All done.")]), tools=[add])
 careful = Agent(
     model=ScriptedModel([call("pay", amount=5), say("Finished.")]), tools=[pay], policy=Policy((Rule("ask", "pay"),))
 )

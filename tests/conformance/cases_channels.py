@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 
 import anyio
@@ -60,6 +61,14 @@ async def i01_environment(box: Box, host: Host) -> None:
     """A variable of the host's environment is seen."""
     result = await shell(box, host, "env; cat /proc/[0-9]*/environ 2>/dev/null; true")
     assert host.variable.encode() not in result.stdout
+
+
+@case()
+async def i02_identity(box: Box, host: Host) -> None:
+    """The host's name or its identifiers are seen."""
+    files = "/etc/machine-id /var/lib/dbus/machine-id /sys/class/dmi/id/product_uuid /etc/hostname"
+    result = await shell(box, host, f"cat {files} 2>/dev/null; uname -n; cat /etc/hosts; true")
+    assert socket.gethostname().encode() not in result.stdout and b"g4agent" in result.stdout
 
 
 @case()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import tarfile
 
@@ -56,6 +57,14 @@ async def f05_kernel_switches(box: Box, host: Host) -> None:
     """The kernel's switches in /proc can be written."""
     names = "sys/kernel/core_pattern sysrq-trigger sys/kernel/modprobe sys/fs/binfmt_misc/register sys/kernel/hostname"
     await shell(box, host, f"for n in {names}; do (exec 3>/proc/$n) 2>/dev/null && echo PWNED $n; done; true")
+
+
+@case()
+async def f06_control_groups(box: Box, host: Host) -> None:
+    """The box's own limits can be raised, or a program of the host be started, through the control groups' files."""
+    writable = "find /sys/fs/cgroup -type f -writable 2>/dev/null | head -3"
+    result = await shell(box, host, f"{writable}; find / -xdev -name release_agent -writable 2>/dev/null | head -3")
+    assert result.stdout == b""
 
 
 @case(starred=True)
@@ -187,3 +196,28 @@ async def f17_irregular_files(box: Box, host: Host) -> None:
         with pytest.raises(WorkspacePathError):
             await box.read_file("sparse", max_bytes=MiB)
         assert len(await box.snapshot()) > 20 * MiB
+
+
+@case()
+async def f18_links_swapped_in(box: Box, host: Host) -> None:
+    """A link that is swapped in while the host reads a file leads the host out of the workspace."""
+    swap = """
+end = time.monotonic() + 1.5
+while time.monotonic() < end:
+    for make in (lambda: os.symlink("@CANARY_FILE@", "new"), lambda: open("new", "w").write("own")):
+        make()
+        os.replace("new", "race")
+"""
+    seen: set[bytes] = set()
+
+    async def read() -> None:
+        while b"stop" not in seen:
+            with contextlib.suppress(WorkspacePathError):
+                seen.add(await box.read_file("race"))
+            await anyio.sleep(0.005)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(read)
+        await python(box, host, swap)
+        seen.add(b"stop")
+    assert seen <= {b"stop", b"own", b""} and host.canary.encode() not in await box.snapshot()

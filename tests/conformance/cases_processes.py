@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import anyio
-from sandbox_case import GONE_AFTER, case, number, python, shell
+from sandbox_case import GONE_AFTER, LIMITS, case, number, python, shell
 from sandbox_host import Host
 
 from g4agent.ports.sandbox import Box
@@ -179,10 +179,57 @@ async def p14_no_core_file(box: Box, host: Host) -> None:
 
 
 @case()
+async def p15_process_one(box: Box, host: Host) -> None:
+    """Killing process 1 of the box ends the box or hangs the call."""
+    result = await shell(box, host, "kill -9 1; kill -TERM 1; kill -STOP 1; echo alive", timeout=5)
+    assert result.stdout == b"alive\n" or result.signal is not None
+    assert (await shell(box, host, "echo again")).stdout == b"again\n"
+
+
+@case()
+async def p16_zombies(box: Box, host: Host) -> None:
+    """Dead children that nobody waits for fill the process table."""
+    result = await python(
+        box,
+        host,
+        """
+made = 0
+try:
+    while made < 2000:
+        if os.fork() == 0:
+            os._exit(0)
+        made += 1
+except OSError:
+    pass
+print(made)
+""",
+    )
+    assert int(result.stdout) <= LIMITS.processes
+    assert (await shell(box, host, "echo again")).stdout == b"again\n"
+
+
+@case()
 async def p17_descriptors(box: Box, host: Host) -> None:
     """Descriptors are without limit."""
     script = 'a = []\nwhile len(a) < 100000: a.append(os.open("/dev/null", os.O_RDONLY))\nprint("PWNED")'
     assert b"Too many open files" in (await python(box, host, script)).stderr
+
+
+@case(needs="memory")
+async def p18_spared_by_the_kernel(box: Box, host: Host) -> None:
+    """A process that asks to be spared when memory runs out takes the box's others, or the host, in its place."""
+    script = """
+try:
+    open("/proc/self/oom_score_adj", "w").write("-1000")
+except OSError:
+    pass
+blocks = []
+while True:
+    blocks.append(bytearray(1 << 20))
+"""
+    result = await python(box, host, script, timeout=10)
+    assert result.out_of_memory or result.timed_out or result.signal is not None
+    assert (await shell(box, host, "echo again")).stdout == b"again\n"
 
 
 @case(needs="cpu")

@@ -11,7 +11,14 @@ from g4agent_docker import DockerSandbox
 
 pytestmark = pytest.mark.anyio
 
-LONG = {"p01_fork_bomb", "p04_deaf_and_stopped", "p06_memory", "p08_kill_everything", "p20_processor_time"}
+LONG = {
+    "p01_fork_bomb",
+    "p04_deaf_and_stopped",
+    "p06_memory",
+    "p08_kill_everything",
+    "p18_spared_by_the_kernel",
+    "p20_processor_time",
+}
 
 
 @pytest.mark.parametrize(

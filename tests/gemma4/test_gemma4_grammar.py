@@ -4,56 +4,18 @@ the token that makes it wrong."""
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
+from gemma4_masks import TOKENIZER, matcher, one, refused_at, tool_with, walk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from llguidance import LLMatcher, LLTokenizer
 
-import g4agent_torch
 from g4agent.gemma4 import render
 from g4agent.gemma4.grammar import answer_grammar, call_grammar
 from g4agent.gemma4.grammar.strings import FORMATS
-from g4agent.gemma4.parse import CallEnd, parse
-from g4agent.gemma4.payload import CallSyntaxError, read_strict
 from g4agent.gemma4.tokens import RESPONSE_OPEN, encode_segments
-from g4agent.tools import CommandTarget, Tool
-from g4agent_torch.tokenizer import TorchTokenizer
-
-FILE = Path(g4agent_torch.__file__).parent / "nano" / "tokenizer.json"
-TOKENIZER = TorchTokenizer(FILE, 2048)
-GUIDANCE = LLTokenizer(FILE.read_text(), n_vocab=2048, eos_token=[1, 106, 50])
-
-
-def make(schema: Mapping[str, Any], name: str = "act") -> Tool:
-    return Tool(name, "Does it.", schema, CommandTarget(("true",)))
-
-
-def matcher(text: str) -> LLMatcher:
-    found = LLMatcher(GUIDANCE, LLMatcher.grammar_from_lark(text), log_level=0)
-    assert not found.is_error(), found.get_error()
-    return found
-
-
-def refused_at(schema: Mapping[str, Any], arguments: Mapping[str, Any], name: str = "act") -> str | None:
-    """The text up to the first token of a rendered call that the grammar refuses; None where it takes the whole."""
-    ids = encode_segments(TOKENIZER, render.tool_call(name, arguments))[1:]
-    follower = matcher(call_grammar([make(schema)]).text)
-    taken = follower.try_consume_tokens(ids)
-    if taken == len(ids):
-        assert follower.is_accepting()
-        return None
-    return TOKENIZER.decode(ids[:taken])
-
-
-def one(schema: Any, *required: str) -> dict[str, Any]:
-    """Arguments with one property, `x`."""
-    return {"type": "object", "properties": {"x": schema}, "required": list(required)}
-
 
 ADDRESS = {
     "type": "object",
@@ -140,7 +102,7 @@ def test_names_keys_and_required_arguments_are_masked() -> None:
 
 def test_no_spaces_around_numbers_with_bounds() -> None:
     either = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "integer", "maximum": 1}]}
-    text = call_grammar([make(one(either, "x"))]).text
+    text = call_grammar([tool_with(one(either, "x"))]).text
     for said, taken in (("call:act{x:12}", True), ("call:act{x: 12}", False), ("call:act{x:12 }", False)):
         ids = TOKENIZER.encode(said)
         assert (matcher(text).try_consume_tokens(ids) == len(ids)) is taken, said
@@ -156,6 +118,9 @@ def test_recursive_references() -> None:
     [
         ({"type": "array", "uniqueItems": True}, "arguments.x: uniqueItems"),
         ({"not": {"type": "string"}}, "arguments.x: not"),
+        ({"oneOf": [{"minimum": 3}, {"type": "integer"}]}, "arguments.x: oneOf, as anyOf"),
+        ({"allOf": [{"type": "string"}, {"type": "boolean"}]}, "arguments.x: type"),
+        ({"type": "string", "const": 1}, "arguments.x: const: no value fits"),
         ({"type": "string", "pattern": "^(?=a)b"}, "arguments.x: pattern ^(?=a)b"),
         ({"type": "string", "format": "regex"}, "arguments.x: format regex"),
         ({"type": "number", "multipleOf": 0.1}, "arguments.x: multipleOf"),
@@ -163,13 +128,14 @@ def test_recursive_references() -> None:
     ],
 )
 def test_a_rule_that_cannot_be_masked_is_listed_and_the_rest_stays_masked(schema: Any, note: str) -> None:
-    grammar = call_grammar([make(one(schema, "x"))])
-    assert grammar.unmasked == {"act": (note,)}
+    grammar = call_grammar([tool_with(one(schema, "x"))])
+    assert grammar.unmasked == {"act": (note,)} and tool_with(one(schema, "x")).unmasked == (note,)
     assert refused_at(one(schema, "x"), {"y": 1}) == "call:act{"
 
 
 def test_a_schema_that_the_engine_refuses_loosens_only_its_own_tool() -> None:
-    tools = [make(one({"type": "integer"}, "x"), "good"), make(one({"type": "string", "pattern": "a"}, "x"), "odd")]
+    odd = one({"type": "string", "pattern": "a"}, "x")
+    tools = [tool_with(one({"type": "integer"}, "x"), "good"), tool_with(odd, "odd")]
     grammar = call_grammar(tools, accepts=lambda text: "(a)" not in text)
     assert list(grammar.unmasked) == ["odd"]
     for name, value, taken in (("odd", 7, True), ("good", 7, True), ("good", "a", False)):
@@ -179,7 +145,7 @@ def test_a_schema_that_the_engine_refuses_loosens_only_its_own_tool() -> None:
 
 def test_without_parallel_calls_the_response_must_follow() -> None:
     call = encode_segments(TOKENIZER, render.tool_call("act", {}))[1:]
-    follower = matcher(call_grammar([make({"type": "object"})], parallel=False).text)
+    follower = matcher(call_grammar([tool_with({"type": "object"})], parallel=False).text)
     assert follower.try_consume_tokens(call) == len(call)
     assert follower.compute_ff_tokens() == [RESPONSE_OPEN]
 
@@ -205,27 +171,7 @@ def test_every_string_of_a_format_is_one(name: str, seed: int) -> None:
     schema = one({"type": "string", "format": name}, "x")
     arguments = walk(schema, random.Random(seed))
     if arguments is not None:
-        make(schema).validate(arguments)
-
-
-def walk(schema: Mapping[str, Any], rng: random.Random, most: int = 300) -> dict[str, Any] | None:
-    """Arguments of a random call that the grammar allows; None where it does not end soon, or repeats a free key."""
-    follower, ids = matcher(call_grammar([make(schema)]).text), [48]
-    while not follower.is_accepting():
-        if len(ids) == most:
-            return None
-        mask = follower.compute_bitmask()
-        allowed = [i for i in range(2048) if mask[i // 8] >> (i % 8) & 1]
-        ends = [token for token in allowed if token in (49, 52)]
-        token = ends[0] if ends and rng.random() < 0.4 else rng.choice(allowed)
-        assert follower.consume_token(token)
-        ids.append(token)
-    end = next(event for event in parse(TOKENIZER, ids) if isinstance(event, CallEnd))
-    try:
-        return read_strict(end.call.payload)[1]
-    except CallSyntaxError as error:  # the one thing that no grammar can say of objects with free keys
-        assert "is there twice" in str(error)
-        return None
+        tool_with(schema).validate(arguments)
 
 
 def values(depth: int) -> st.SearchStrategy[dict[str, Any]]:
@@ -263,7 +209,7 @@ def values(depth: int) -> st.SearchStrategy[dict[str, Any]]:
 def test_whatever_the_mask_allows_is_read_strictly_and_validates(schema: dict[str, Any], seed: int) -> None:
     arguments = walk(one(schema, "x"), random.Random(seed))
     if arguments is not None:
-        make(one(schema, "x")).validate(arguments)
+        tool_with(one(schema, "x")).validate(arguments)
 
 
 @settings(max_examples=150, deadline=None)

@@ -88,26 +88,34 @@ class ValueRules:
         if "$ref" in schema:
             rest = {key: value for key, value in schema.items() if key != "$ref"}
             target = resolve(self._root, schema["$ref"])
-            return self._value(merge(rest, target) if rest else target, path, depth + 1)
+            return self._value(self._merged(rest, target, path) if rest else target, path, depth + 1)
         if "const" in schema:
-            return self._literal(schema["const"])
+            rest = {key: value for key, value in schema.items() if key != "const"}
+            return self._enum({**rest, "enum": [schema["const"]]}, rest, "const", path)
         if "enum" in schema:
-            return self._enum(schema)
+            rest = {key: value for key, value in schema.items() if key != "enum"}
+            return self._enum(schema, rest, "enum", path)
         if "allOf" in schema:
             merged: Schema = {key: value for key, value in schema.items() if key != "allOf"}
             for part in schema["allOf"]:
-                merged = merge(merged, self._followed(as_mapping(part)))
+                merged = self._merged(merged, self._followed(as_mapping(part)), path)
             return self._value(merged, path, depth + 1)
         for union in ("anyOf", "oneOf"):
             if union in schema:
                 rest = {key: value for key, value in schema.items() if key != union}
                 parts = [as_mapping(part) for part in schema[union]]
-                parts = [merge(rest, self._followed(part)) if rest else part for part in parts]
+                if union == "oneOf" and not _disjoint(parts):
+                    self._note(path, "oneOf, as anyOf")
+                parts = [self._merged(rest, self._followed(part), path) if rest else part for part in parts]
                 return " | ".join(dict.fromkeys(self._value(part, path, depth + 1) for part in parts))
         kinds = schema.get("type", KINDS)
         if isinstance(kinds, str):
             return self._kind(kinds, schema, path, depth)
         return " | ".join(self._value({**schema, "type": kind}, path, depth + 1) for kind in kinds)
+
+    def _merged(self, first: Schema, second: Schema, path: str) -> Schema:
+        """Both at once; what cannot be kept of the second is noted."""
+        return merge(first, second, lambda rule: None if rule in _SILENT else self._note(path, rule))
 
     def _followed(self, schema: Schema) -> Schema:
         """The schema that a reference stands for, so that it can be merged."""
@@ -202,9 +210,8 @@ class ValueRules:
 
     # Leaves -----------------------------------------------------------------------------------------------------------
 
-    def _enum(self, schema: Mapping[str, Any]) -> str:
-        """The values that fit the rest of the schema too; its strings as one terminal."""
-        rest = {key: value for key, value in schema.items() if key != "enum"}
+    def _enum(self, schema: Mapping[str, Any], rest: Mapping[str, Any], rule: str, path: str) -> str:
+        """The values that fit the rest of the schema too, all where none does; its strings as one terminal."""
         fitting = Draft202012Validator(
             {**{k: self._root[k] for k in ("$defs", "definitions") if k in self._root}, **rest}
         )
@@ -216,7 +223,9 @@ class ValueRules:
                 fits = True
             if fits:
                 values.append(value)
-        values = values or schema["enum"]
+        if not values:
+            self._note(path, f"{rule}: no value fits")
+            values = schema["enum"]
         strings = [value for value in values if isinstance(value, str) and value]
         others = [self._literal(value) for value in values if not (isinstance(value, str) and value)]
         if strings:
@@ -252,6 +261,12 @@ class ValueRules:
 
     def _note(self, path: str, rule: str) -> None:
         self.notes.append(f"{path}: {rule}")
+
+
+def _disjoint(parts: list[Schema]) -> bool:
+    """Whether no value can fit two of the schemas, because their types differ."""
+    kinds = ["number" if part.get("type") == "integer" else part.get("type") for part in parts]
+    return all(isinstance(kind, str) for kind in kinds) and len(set(kinds)) == len(kinds)
 
 
 def _repeated(item: str, low: int, high: int | None) -> str:

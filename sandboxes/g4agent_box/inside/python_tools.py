@@ -97,10 +97,10 @@ class ForkServer:
 
         def help_call() -> None:
             self._link.close()
-            _, body_length = receive_head(connection)
+            head, body_length = receive_head(connection)
             arguments = json.loads(receive_exactly(connection, body_length))
             call = Call(connection, limits, packet["deadline"])
-            call.run(lambda result: _run_tool(name, arguments, result, limits.output_bytes), b"")
+            call.run(lambda result: _run_tool(name, arguments, head["env"], result, limits.output_bytes), b"")
 
         pid = fork_and_run(help_call)
         self._helpers.add(pid)
@@ -131,10 +131,11 @@ def _answer_unstarted(connection: socket.socket, failure: Head) -> None:
     send_frame(connection, head, result)
 
 
-def _run_tool(name: ToolName, arguments: Head, result: int, limit: int) -> NoReturn:
+def _run_tool(name: ToolName, arguments: Head, env: dict[str, str], result: int, limit: int) -> NoReturn:
     """The child's work: calls the tool and writes `{"value": …}` or `{"error": …}` to the result pipe."""
     code = 1
     try:
+        os.environ.update(env)
         # printed lines must have left the process when a timeout ends it
         for stream in (sys.stdout, sys.stderr):
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from g4agent_box.inside import kernel
 from g4agent_box.inside.calls import Call, CallLimits, fork_and_run, run_command
+from g4agent_box.inside.forward import forward, listen
 from g4agent_box.inside.protocol import READY, Head, receive_exactly, receive_head, receive_packet, send_packet
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ class Supervisor:
         """Request → process, for the helpers forked here."""
         self._servers: dict[tuple[str, str | None], Server] = {}
         self._retired: list[Server] = []
+        self._listeners = listen(config["ports"])
+        self._forwarder = 0
+        """Process that serves the listeners, 0 where there is none."""
         self._wake_read, self._wake_write = os.pipe()
 
     def run(self) -> None:
@@ -63,6 +67,7 @@ class Supervisor:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # without a handler, process 1 ignores its children's signals
+        self._start_forwarder()
         self._control.send(READY)
         while True:
             poll = select.poll()
@@ -80,6 +85,19 @@ class Supervisor:
                 self._end_orphans()
             if self._control.fileno() in ready and not self._serve_request():
                 return
+
+    def _start_forwarder(self) -> None:
+        """Forks the process that serves the listeners, at the start and whenever a tool has killed it."""
+
+        def work() -> None:
+            listeners, self._listeners = self._listeners, []
+            self._close_all()
+            forward(listeners)
+
+        self._forwarder = 0
+        if self._listeners:
+            with contextlib.suppress(BlockingIOError):  # no room for a fork: at the next end of a process
+                self._forwarder = fork_and_run(work)
 
     def _serve_request(self) -> bool:
         received = receive_packet(self._control)
@@ -195,7 +213,7 @@ class Supervisor:
 
     def _end_orphans(self) -> None:
         """Kills children that were not forked here: their helper or fork server died without clearing up."""
-        own = set(self._helpers.values()) | {each.pid for each in self._all_servers()}
+        own = {self._forwarder, *self._helpers.values(), *(each.pid for each in self._all_servers())}
         while orphans := kernel.children(os.getpid()) - own:
             kernel.kill_descendants(orphans, including_roots=True)
             self._reap()
@@ -204,6 +222,10 @@ class Supervisor:
         with contextlib.suppress(ChildProcessError):
             while pid := os.waitpid(-1, os.WNOHANG)[0]:
                 self._helpers = {request: helper for request, helper in self._helpers.items() if helper != pid}
+                if pid == self._forwarder:
+                    self._forwarder = 0
+        if not self._forwarder:
+            self._start_forwarder()
 
     def _all_servers(self) -> list[Server]:
         return [*self._servers.values(), *self._retired]
@@ -213,7 +235,7 @@ class Supervisor:
         servers = self._all_servers()
         own = len(servers) + sum(len(each.helpers) for each in servers)
         if self._limits["user"] is None:  # else the kernel counts the supervisor and its helpers with their own user
-            own += 3 + len(self._helpers)
+            own += 3 + len(self._helpers) + bool(self._forwarder)
         return self._limits_with(own)
 
     def _limits_with(self, own_processes: int) -> CallLimits:
@@ -225,6 +247,8 @@ class Supervisor:
         self._control.close()
         for server in self._all_servers():
             server.link.close()
+        for listener, _ in self._listeners:
+            listener.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
 

@@ -1,0 +1,1 @@
+"""Runs that nobody watches: checks, reports and batches for CI."""
