@@ -10,31 +10,21 @@ This module imports no torch.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
-import shutil
-import subprocess
-import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from g4agent.errors import ConfigError
+from g4agent_torch.turboquant import compiling
 
 if TYPE_CHECKING:
     from g4agent.cli.doctor import Finding
 
 BODIES: Final = ("portable", "avx2", "avx512")
-"""Bodies of the kernel, slowest first, as it numbers them."""
+"""Bodies of the kernel, slowest first, as it numbers them. `avx512` needs VNNI and VBMI (Ice Lake, Zen 4)."""
 VARIABLE: Final = "G4AGENT_KV_KERNEL"
-SOURCES: Final = Path(__file__).parent / "cpp"
-LIBRARY: Final = "libg4agent_kv.so"
-FLAGS: Final = (
-    *("-std=c++17", "-O3", "-shared", "-fPIC", "-pthread", "-Wno-psabi"),
-    *("-fno-exceptions", "-fno-rtti", "-fno-math-errno", "-fno-trapping-math"),
-)
-COMPILE_SECONDS: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,59 +39,60 @@ class Kernel:
 class Call(ctypes.Structure):
     """The arguments of `g4_decode_attention`, as in `cpp/kernel.cpp`."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = (
         *((name, ctypes.c_int32) for name in ("body", "rate", "threads", "heads", "rows", "first_size", "second_size")),
         ("value_only", ctypes.c_int32),
         *((name, ctypes.c_int64) for name in ("pages", "head_bytes", "first_position")),
         *((name, ctypes.c_void_p) for name in ("page", "query", "turned", "main_levels", "tail_levels", "rope")),
         *((name, ctypes.c_void_p) for name in ("frequencies", "out", "lse")),
         *((name, ctypes.c_float) for name in ("unit", "rope_unit")),
-    ]
+    )
+
+
+def kernel() -> Kernel | None:
+    """The kernel that attention uses; None: plain PyTorch. Compiles it if there is none yet.
+
+    Raises:
+        ConfigError: `G4AGENT_KV_KERNEL` names a body that cannot run here, or none at all.
+    """
+    asked = _asked()
+    return None if asked == "torch" else _load(asked)
 
 
 @cache
-def kernel(asked: str | None = None) -> Kernel | None:
-    """The kernel that attention uses; None: plain PyTorch. Compiles it if there is none yet.
-
-    Args:
-        asked: As `G4AGENT_KV_KERNEL`, which is the default.
-
-    Raises:
-        ConfigError: A body was asked for by name that cannot run here, or that is none.
-    """
-    asked = asked or _asked()
-    if asked == "torch":
-        return None
-    file = _found() or _compiled()
+def _load(asked: str) -> Kernel | None:
+    file = _found() or compiling.compiled()
     if file is None:
         if asked == "auto":
             return None
-        raise ConfigError(f"The kernel {asked!r} is neither installed nor can it be compiled: there is no C++ compiler.")
+        raise ConfigError(
+            f"The kernel {asked!r} is not installed and cannot be compiled.",
+            hint="Install a C++ compiler, such as g++.",
+        )
     library = ctypes.CDLL(str(file))
     library.g4_decode_attention.argtypes = [ctypes.POINTER(Call)]
     library.g4_decode_attention.restype = None
     best = library.g4_best_body()
     if asked != "auto" and BODIES.index(asked) > best:
-        raise ConfigError(f"This processor does not run the kernel {asked!r}.", hint=f"Use {VARIABLE}=auto.")
+        raise ConfigError(f"This processor cannot run the kernel {asked!r}.", hint=f"Use {VARIABLE}=auto.")
     return Kernel(library, file, BODIES[best] if asked == "auto" else asked)
 
 
-def finding() -> Finding:
+def examine() -> Finding:
     """The line of `g4agent doctor`: which path attention over compressed keys and values takes. Compiles nothing."""
     from g4agent.cli.doctor import Finding
 
-    subject = "compressed attention"
-    if _asked() == "torch":
-        return Finding(subject, "ok", f"plain PyTorch, as {VARIABLE} says")
-    if (file := _found()) is not None:
-        try:
-            loaded = kernel()
-        except (ConfigError, OSError) as error:
-            return Finding(subject, "warning", str(error), f"Plain PyTorch runs with {VARIABLE}=torch.")
-        return Finding(subject, "ok", f"{loaded.body if loaded else 'torch'} kernel, {file}")
-    if (compiler := _compiler()) is not None:
-        return Finding(subject, "ok", f"native kernel, compiled by {compiler} at first use")
-    return Finding(subject, "warning", "plain PyTorch, no native kernel", "Install a C++ compiler, such as g++.")
+    subject = "compressed KV"
+    try:
+        if _asked() == "torch":
+            return Finding(subject, "ok", f"attention in plain PyTorch, as {VARIABLE} says")
+        if _found() is not None and (loaded := kernel()) is not None:
+            return Finding(subject, "ok", f"attention by the {loaded.body} kernel, {loaded.file}")
+    except (ConfigError, OSError) as error:
+        return Finding(subject, "warning", str(error), f"{VARIABLE}=torch runs without a kernel.")
+    if (compiler := compiling.compiler()) is not None:
+        return Finding(subject, "ok", f"attention by a native kernel, which {compiler} compiles at first use")
+    return Finding(subject, "warning", "attention in plain PyTorch", "A C++ compiler, such as g++, makes it fast.")
 
 
 def _asked() -> str:
@@ -113,45 +104,5 @@ def _asked() -> str:
 
 def _found() -> Path | None:
     """The library of the wheel, or one compiled before."""
-    return next((file for file in (SOURCES.parent / LIBRARY, cached_file()) if file.is_file()), None)
-
-
-def cached_file() -> Path:
-    """Where a library compiled from these sources lies."""
-    key = hashlib.sha256("\0".join(FLAGS).encode())
-    for source in sorted(SOURCES.iterdir()):
-        if source.is_file():
-            key.update(source.read_bytes())
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home, "g4agent", "kernels", f"{os.uname().machine}-{key.hexdigest()[:24]}.so")
-
-
-def _compiler() -> str | None:
-    names = (os.environ.get("CXX"), "c++", "g++", "clang++")
-    return next((found for name in names if name and (found := shutil.which(name))), None)
-
-
-def _compiled() -> Path | None:
-    """Compiles into the cache; None where there is no compiler or it fails."""
-    file = cached_file()
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return file if compile_to(file) else None
-    except OSError:
-        return None
-
-
-def compile_to(file: Path) -> bool:
-    """Compiles the kernel to a file that appears whole or not at all. False: no compiler, or it failed."""
-    compiler = _compiler()
-    if compiler is None:
-        return False
-    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        made = Path(folder, LIBRARY)
-        command = [compiler, *FLAGS, str(SOURCES / "kernel.cpp"), "-o", str(made), "-lm"]
-        try:
-            subprocess.run(command, check=True, capture_output=True, timeout=COMPILE_SECONDS)
-        except (subprocess.SubprocessError, OSError):
-            return False
-        made.replace(file)
-    return True
+    files = (Path(__file__).parent / compiling.LIBRARY, compiling.cached_file())
+    return next((file for file in files if file.is_file()), None)
