@@ -57,6 +57,25 @@ def test_no_injection_of_agentdojo_gets_through() -> None:
     assert json.loads(done.stdout)["rows"]["banking"]["cases"] > 100
 
 
+def test_decode_attention_measures_both_sides() -> None:
+    """Ours and PyTorch's at every rate; a small cache proves that it runs, not that it is fast."""
+    report = _report("decode_attention.py", "--tokens", "1024", "--rounds", "1", "--shapes", "270M", "31B")
+    assert all(figure > 0 for row in report["rows"].values() for figure in row.values())
+    assert len(report["rows"]) == 2
+
+
+def test_codec_meets_theory() -> None:
+    """Distortion and bytes are exact claims: they hold on any machine."""
+    done = _run("codec.py", "--sizes", "64", "128", "--vectors", "2048", "--check")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_kv_memory_counts_all_caches() -> None:
+    """Storages of ours and of the peers at a short context."""
+    report = _report("kv_memory.py", "--tokens", "4096", "--peer-tokens", "256")
+    assert {"bfloat16", "g4agent, 4 bits, V only", "turboquant, bits=4"} <= report["rows"].keys()
+
+
 @pytest.mark.parametrize(("figure", "check", "code"), [(1.0, True, 0), (1.1, True, 1), (1.1, False, 0)])
 def test_only_a_missed_target_fails_and_only_a_check(figure: float, check: bool, code: int) -> None:
     """A gate that cannot fail is none."""
