@@ -2,10 +2,10 @@
 
     python benchmarks/codec.py [--sizes 64 128 256 512] [--vectors 16384] [--json] [--check]
 
-Vectors are normal, and stay so under any rotation: codecs that do not rotate are seen at their best here. `theory` is Lloyd-Max's distortion for the same codebooks (Max 1960;
-TurboQuant, arXiv 2504.19874, table of theorem 1 to more digits): at a finite size a little less is possible. Bits are
-counted from storages, scales and whatever else a layer keeps per vector included, at the largest size. The peers' last
-128 vectors, which they do not compress, are left out.
+Vectors are normal, and stay so under any rotation: codecs that do not rotate are seen at their best here. `theory` is
+Lloyd-Max's distortion for the same codebooks (Max 1960; TurboQuant, arXiv 2504.19874, table of theorem 1 to more
+digits): at a finite size a little less is possible. Bits are counted from storages, scales and whatever else a layer
+keeps per vector included, at the largest size. The peers' last 128 vectors, which they do not compress, are left out.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     python benchmarks/kv_memory.py [--tokens 262144] [--peer-tokens 512] [--json] [--check]
 
 The shape is that of Gemma 4 31B: 10 global layers, all alike, of 4 KV heads of 512. One layer of ours is filled with
-the whole context (a few pages encoded, the others copies in memory of their own) and counted with its full-precision start
-and tail; the peers, which are slow, are filled with two shorter ones, and what a further token costs is multiplied. The
-sliding layers' windows are left out: they do not grow with the context.
+the whole context (a few pages encoded, the others copies in memory of their own) and counted with its full-precision
+start and tail; the peers, which are slow, are filled with two shorter ones, and what a further token costs is
+multiplied. The sliding layers' windows are left out: they do not grow with the context.
 """
 
 from __future__ import annotations
