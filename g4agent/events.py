@@ -10,6 +10,8 @@ from g4agent.messages import ToolCall, ToolError, ToolResult
 from g4agent.verdict import Verdict
 
 EVENT_SCHEMA_VERSION = 1
+"""Of docs/events.schema.json. It changes when a field or an event is renamed, removed or given another meaning; what is
+added changes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +120,22 @@ ModelEvent: TypeAlias = ThoughtDelta | TextDelta | CallDelta | CallReady | CallM
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
+    """A user turn begins, or an interrupted one goes on: then there is no prompt."""
+
     type: ClassVar[str] = "run_started"
     session_id: str
     model: str
     prompt: str
     thinking: bool
     seed: int
+    schema: int = EVENT_SCHEMA_VERSION
+    """Version of the schema of this and the following events."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepStarted:
+    """The model begins to write."""
+
     type: ClassVar[str] = "step_started"
     step: int
 
@@ -224,6 +232,28 @@ class RunFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkspaceChanged:
+    """Runs on a copy of a folder only: what is different in the copy at the end."""
+
+    type: ClassVar[str] = "workspace_changed"
+    files: tuple[str, ...]
+    diff: str
+    """As `git apply` takes it; empty where nothing changed."""
+    left_out: tuple[str, ...] = ()
+    """Changes that may not be taken over, each with the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangesSettled:
+    """What became of the changes."""
+
+    type: ClassVar[str] = "changes_settled"
+    action: Literal["apply", "patch", "branch", "discard"]
+    where: str
+    """The folder, the patch's file, or the branch with its commit."""
+
+
+@dataclass(frozen=True, slots=True)
 class CheckFinished:
     """Headless runs only: what an expectation came to."""
 
@@ -256,6 +286,8 @@ Event: TypeAlias = (
     | ToolFinished
     | StepFinished
     | RunFinished
+    | WorkspaceChanged
+    | ChangesSettled
     | CheckFinished
     | RunJudged
 )

@@ -41,8 +41,12 @@ Service: TypeAlias = Callable[[Path, int], AbstractAsyncContextManager[Mapping[s
 """Something that runs outside the box while a session is open: given the session's folder on the host and the seed, it
 yields {path in the box: unix socket on the host}."""
 
-Workspace: TypeAlias = Callable[[int], Mapping[str, bytes]]
-"""The files that a new session's workspace starts with, by relative path; made from the session's seed."""
+Workspace: TypeAlias = Callable[[int], Mapping[str, bytes] | bytes]
+"""The files that a new session's workspace starts with, by relative path, or a snapshot to restore; made from the
+session's seed."""
+
+Watch: TypeAlias = Callable[[AsyncGenerator[Event, None]], AsyncGenerator[Event, None]]
+"""Passes on the events of a run and looks at them: telemetry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,8 @@ class Session:
         """Keeps the sampled tokens; None for a model that gives none."""
         self.secrets = Secrets()
         """Values that the tools name."""
+        self.watch: Watch | None = None
+        """Sees every event of every run."""
         self._journaled = False
         """True while the store has the generation of the step under way."""
         self._heartbeat: Heartbeat | None = None
@@ -145,7 +151,11 @@ class Session:
             async for event in events:
                 yield event
 
-    async def _run(self, prompt: str | None, results: list[ToolResult]) -> AsyncGenerator[Event, None]:
+    def _run(self, prompt: str | None, results: list[ToolResult]) -> AsyncGenerator[Event, None]:
+        events = self._events(prompt, results)
+        return events if self.watch is None else self.watch(events)
+
+    async def _events(self, prompt: str | None, results: list[ToolResult]) -> AsyncGenerator[Event, None]:
         from g4agent.planner import INTERRUPTED, Turn, plan
 
         turn = Turn(Spending(self.budget), results=results)
@@ -179,8 +189,11 @@ class Session:
 
     async def initial_files(self) -> dict[str, bytes]:
         """The files that the workspace began with, by relative path."""
+        from g4agent.project.entries import regular_files
+
         workspace = self._box_plan.workspace
-        return {} if workspace is None else dict(await self._in_thread(workspace, self.sampling.seed))
+        files = {} if workspace is None else await self._in_thread(workspace, self.sampling.seed)
+        return regular_files(files) if isinstance(files, bytes) else dict(files)
 
     async def read_file(self, path: str) -> bytes:
         """A file of the workspace."""
@@ -223,8 +236,12 @@ class Session:
             if saved is not None:
                 await box.restore(saved)
             elif plan.workspace is not None:
-                for path, data in plan.workspace(self.sampling.seed).items():
-                    await box.write_file(path, data)
+                files = plan.workspace(self.sampling.seed)
+                if isinstance(files, bytes):
+                    await box.restore(files)
+                else:
+                    for path, data in files.items():
+                        await box.write_file(path, data)
             self._box = box
         return self._box
 

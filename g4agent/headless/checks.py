@@ -10,10 +10,8 @@ python:checks.py:name  a function on the host says so; see `PythonCheck`
 from __future__ import annotations
 
 import importlib.util
-import io
 import json
 import shlex
-import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ import anyio.to_thread
 
 from g4agent.errors import ConfigError, G4AgentError
 from g4agent.headless.report import CheckResult, RunReport
+from g4agent.project.entries import regular_files
 
 if TYPE_CHECKING:
     from g4agent.session import Session
@@ -54,9 +53,9 @@ async def run_checks(checks: list[Check], session: Session, report: RunReport) -
             problem = await check.run(session, report)
         except Exception as error:
             said = error.message if isinstance(error, G4AgentError) else f"{type(error).__name__}: {error}"
-            results.append(CheckResult(check.name, False, said, ran=False))
+            results.append(CheckResult(check.name, False, session.secrets.mask(said), ran=False))
         else:
-            results.append(CheckResult(check.name, problem is None, problem or ""))
+            results.append(CheckResult(check.name, problem is None, session.secrets.mask(problem or "")))
     return results
 
 
@@ -94,7 +93,7 @@ class Command:
         if done.exit_code == 0:
             return None
         why = "ran out of time" if done.timed_out else f"exit code {done.exit_code}"
-        said = (done.stdout + done.stderr).decode(errors="replace").strip()
+        said = session.secrets.mask((done.stdout + done.stderr).decode(errors="replace")).strip()
         return f"{why}: {said[-2000:]}" if said else why
 
 
@@ -166,10 +165,7 @@ class Function:
 async def workspace_files(session: Session) -> dict[str, bytes]:
     """The regular files of the workspace as they are now, by relative path."""
     box = await session.open_box()
-    with tarfile.open(fileobj=io.BytesIO(await box.snapshot())) as tar:
-        members = [member for member in tar if member.isreg()]
-        found = {member.name.removeprefix("./"): tar.extractfile(member) for member in members}
-        return {name: file.read() for name, file in found.items() if file is not None}
+    return regular_files(await box.snapshot())
 
 
 def _schema(file: Path, name: str) -> AnswerSchema:

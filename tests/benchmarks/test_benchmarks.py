@@ -41,6 +41,13 @@ def test_import_time_measures_all_frameworks() -> None:
     assert {"g4agent", "pydantic-ai", "smolagents"} <= report["rows"].keys()
 
 
+def test_coding_oracle_plays_problems_through_the_sandbox() -> None:
+    """Red, stopped, green: the tools, the time limit and the judge agree about HumanEval's own solutions."""
+    report = _report("coding_oracle.py", "--count", "2", "--check")
+    assert report["rows"]["HumanEval"] == {"of": 2, "red": 2, "stopped": 2, "green": 2}
+    assert report["rows"]["endless loops"] == {"of": 2, "red": None, "stopped": 2, "green": 2}
+
+
 def test_masked_calls_take_fewer_passes() -> None:
     """The whole way from cases to figures; CPU seconds of one round are too few to judge."""
     report = _report("masking.py", "--count", "4", "--rounds", "1")
@@ -74,6 +81,14 @@ def test_kv_memory_counts_all_caches() -> None:
     """Storages of ours and of the peers at a short context."""
     report = _report("kv_memory.py", "--tokens", "4096", "--peer-tokens", "256")
     assert {"bfloat16", "g4agent, 4 bits, V only", "turboquant, bits=4"} <= report["rows"].keys()
+
+
+def test_sandbox_latency_measures_a_box_and_its_absence() -> None:
+    """A box that cannot be opened, or a tool that fails in it, must not look like a fast one."""
+    report = _report("sandbox_latency.py", "--rounds", "1", "--calls", "2")
+    rows = report["rows"]
+    assert all(rows["bubblewrap"][column] > 0 for column in ("cold", "first call", "command", "call"))
+    assert rows["subprocess.run"]["call"] > 0 and rows["bubblewrap / subprocess"]["command"] > 0
 
 
 @pytest.mark.parametrize(("figure", "check", "code"), [(1.0, True, 0), (1.1, True, 1), (1.1, False, 0)])

@@ -1,9 +1,10 @@
 """Kills nano at seeded points of the retail tasks, takes the sessions up again, and compares the end states.
 
-    python tests/examples/kill_points.py [--points 200] [--seed 1] [--cut]
+    PYTHONPATH=examples python tests/examples/kill_points.py [--points 200] [--seed 1] [--cut]
 
 A point lies before or after a commit of the store, a call in the sandbox, or a booking of the payment provider. With
-`--cut`, the last bytes of the store's write-ahead log are lost as well, as when the power fails. Prints one JSON object.
+`--cut`, the last bytes of the store's write-ahead log are lost as well, as when the power fails. Prints one JSON
+object.
 """
 
 from __future__ import annotations
@@ -22,12 +23,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "examples"))
 
 import anyio
 import torch
@@ -188,6 +186,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the points")
     parser.add_argument("--cut", action="store_true")
     options = parser.parse_args()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(1)
     runtime = load("nano")
     assert runtime.accepts_grammar(call_grammar(TOOLS).text)  # compiled once, before the forks
@@ -197,7 +196,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as name:
             task, folder = Task(kind, 0), Path(name)
             set_up(task, folder)
-            assert in_child(lambda: take_up(task, runtime, folder, Bomb(0))) == 0
+            assert in_child(partial(take_up, task, runtime, folder, Bomb(0))) == 0
             judged = _judge(task, folder)
             assert judged, f"nano does not do {task.name} undisturbed"
             expected[kind] = finished(folder), int((folder / "ticks").read_text())
@@ -210,7 +209,7 @@ def main() -> int:
             at = rng.randint(1, ticks)
             for attempt in range(6):
                 bomb = Bomb(at if attempt == 0 else rng.randint(1, 2 * ticks) if attempt < 3 else MOST_TICKS)
-                if in_child(lambda: take_up(task, runtime, folder, bomb)) == 0:
+                if in_child(partial(take_up, task, runtime, folder, bomb)) == 0:
                     break
                 counts["kills"] += 1
                 with Store.open(folder / "store.db") as store:

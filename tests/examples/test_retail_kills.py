@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,9 @@ SCRIPT = Path(__file__).parent / "kill_points.py"
 
 def killed(*options: str, timeout: float) -> dict[str, int]:
     """The counts of one run of the script; a process of its own, because it forks with a model in memory."""
-    done = subprocess.run([sys.executable, str(SCRIPT), *options], capture_output=True, text=True, timeout=timeout)
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[2] / "examples")}
+    command = [sys.executable, str(SCRIPT), *options]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, done.stdout + done.stderr
     counts: dict[str, int] = json.loads(done.stdout)
     assert counts["kills"] >= counts["points"] and counts["unreadable"] == counts["other end state"] == 0
