@@ -344,13 +344,8 @@ FN void add_group(const uint8_t* rows, int pages, const uint8_t* p, const Table 
     for (int h = 0; h < H; h++)
 #pragma GCC unroll 2
       for (int e = 0; e < 2; e++) {
-        alignas(64) int32_t lanes[LANES];
-        store(lanes, sums[e][h]);
         float* to = out + h * size + (DIMS == 2 ? e * units + 4 * U : 4 * (U + e));
-        I4 sum = *(const I4*)lanes;
-#pragma GCC unroll 4
-        for (int i = 4; i < LANES; i += 4) sum += *(const I4*)(lanes + i);
-        *(F4*)to += __builtin_convertvector(sum, F4) * factor[h];
+        *(F4*)to += __builtin_convertvector((I4)fold(sums[e][h]), F4) * factor[h];
       }
   }
   if constexpr (U + 2 / DIMS < 4)

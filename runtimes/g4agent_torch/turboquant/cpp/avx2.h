@@ -47,3 +47,4 @@ FN V low16(V a, V b) { return _mm256_unpacklo_epi16(a, b); }
 FN V high16(V a, V b) { return _mm256_unpackhi_epi16(a, b); }
 template <int K> FN V spread(V x) { return _mm256_shuffle_epi32(x, K * 0x55); }
 FN __m256 from_half(const uint16_t* at) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)at)); }
+FN __m128i fold(V x) { return _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1)); }

@@ -33,3 +33,7 @@ FN V low16(V a, V b) { return _mm512_unpacklo_epi16(a, b); }
 FN V high16(V a, V b) { return _mm512_unpackhi_epi16(a, b); }
 template <int K> FN V spread(V x) { return _mm512_shuffle_epi32(x, (_MM_PERM_ENUM)(K * 0x55)); }
 FN __m512 from_half(const uint16_t* at) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)at)); }
+FN __m128i fold(V x) {  // the sum of the four quarters
+  __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(x), _mm512_extracti64x4_epi64(x, 1));
+  return _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+}
