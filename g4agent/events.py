@@ -232,6 +232,28 @@ class RunFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkspaceChanged:
+    """Runs on a copy of a folder only: what is different in the copy at the end."""
+
+    type: ClassVar[str] = "workspace_changed"
+    files: tuple[str, ...]
+    diff: str
+    """As `git apply` takes it; empty where nothing changed."""
+    left_out: tuple[str, ...] = ()
+    """Changes that may not be taken over, each with the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangesSettled:
+    """What became of the changes."""
+
+    type: ClassVar[str] = "changes_settled"
+    action: Literal["apply", "patch", "branch", "discard"]
+    where: str
+    """The folder, the patch's file, or the branch with its commit."""
+
+
+@dataclass(frozen=True, slots=True)
 class CheckFinished:
     """Headless runs only: what an expectation came to."""
 
@@ -244,7 +266,7 @@ class CheckFinished:
 
 @dataclass(frozen=True, slots=True)
 class RunJudged:
-    """Headless runs only, and their last event: the verdict that counts, checks included."""
+    """Headless runs only: the verdict that counts, checks included. After it comes only what became of the changes."""
 
     type: ClassVar[str] = "run_judged"
     verdict: Verdict
@@ -264,6 +286,8 @@ Event: TypeAlias = (
     | ToolFinished
     | StepFinished
     | RunFinished
+    | WorkspaceChanged
+    | ChangesSettled
     | CheckFinished
     | RunJudged
 )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
 from typing import Annotated
 
 import typer
 
 from g4agent import __version__
-from g4agent.cli import chat, doctor, headless, models, people, run, sessions
+from g4agent.cli import chat, doctor, headless, models, people, run, sessions, tools
 
 app = typer.Typer(
     name="g4agent",
@@ -42,3 +43,6 @@ app.command("ctl")(people.ctl)
 app.add_typer(sessions.app, name="sessions")
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)
+app.command("tools")(tools.tools)
+for command in entry_points(group="g4agent.commands"):  # of packages on the shelves
+    app.command(command.name)(command.load())

@@ -34,6 +34,7 @@ from g4agent.verdict import EXIT_CODES, Outcome, Verdict
 
 if TYPE_CHECKING:
     from g4agent.agent import Agent
+    from g4agent.cli.workspace import Copied
     from g4agent.headless.report import CheckResult, RunReport
     from g4agent.session import Session
     from g4agent.tools import Tool
@@ -56,6 +57,8 @@ class Driver:
         self._renderer: Renderer = JsonLines() if as_json else Story(stdout(), verbose=verbose)
         self.report: RunReport | None = None
         """Sees every event, where there is one."""
+        self.copied: Copied | None = None
+        """The project that the run works on a copy of."""
         self._running: RunStarted | None = None
         self._usage = Usage()
         self._steps = 0
@@ -64,6 +67,15 @@ class Driver:
         """One user turn, shown while it happens; None goes on with an interrupted one."""
         async with aclosing(session.stream(prompt)) as events:
             return await self._show(events)
+
+    async def settle(self, session: Session, task: str, *, ok: bool) -> None:
+        """Shows and takes over what changed in the copy of a project, if there is one."""
+        if self.copied is not None:
+            await self.copied.settle(self, session, task, ok=ok)
+
+    def show(self, event: Event) -> None:
+        """Shows something that is no part of a turn."""
+        self._renderer.show(event)
 
     def judge(self, report: RunReport, checks: list[CheckResult]) -> int:
         """Shows what came of a headless run's checks, and its verdict; returns the exit code."""

@@ -15,6 +15,7 @@ from g4agent.events import (
     CallMalformed,
     CallReady,
     CallSignals,
+    ChangesSettled,
     CheckFinished,
     Event,
     NetworkAttempt,
@@ -29,12 +30,20 @@ from g4agent.events import (
     ToolFinished,
     ToolStarted,
     UserSpoke,
+    WorkspaceChanged,
     to_json,
 )
 from g4agent.messages import ToolCall, ToolResult
 
 ARGUMENT_CHARS = 80
 RESULT_CHARS = 200
+DIFF_STYLES = {"diff ": "bold", "--- ": "bold", "+++ ": "bold", "@@": "cyan", "-": "red", "+": "green"}
+SETTLED = {
+    "apply": "applied to {where}",
+    "branch": "committed to the branch {where}",
+    "patch": "not applied; the patch is {where}",
+    "discard": "discarded",
+}
 
 
 class Renderer(Protocol):
@@ -97,6 +106,10 @@ class Story:
                 self.line("going on", "yellow")
             case UserSpoke(text):
                 self.line(f"> {text}", "bold")
+            case WorkspaceChanged(files, diff, left_out):
+                self._changes(files, diff, left_out)
+            case ChangesSettled(action, where):
+                self.line(SETTLED[action].format(where=where), "bold")
             case CheckFinished(name, passed, ran, detail):
                 mark = "✓" if passed else "✗" if ran else "! not run:"
                 self.line(f"{mark} {name}{f': {detail}' if detail else ''}", "green" if passed else "red")
@@ -110,6 +123,15 @@ class Story:
                 self.line(f"step {step} · {used}", "dim")
             case RunFinished():
                 self._finish(event)
+
+    def _changes(self, files: tuple[str, ...], diff: str, left_out: tuple[str, ...]) -> None:
+        for line in diff.splitlines():
+            kind = next((kind for kind in DIFF_STYLES if line.startswith(kind)), "")
+            self.line(line, DIFF_STYLES.get(kind, ""))
+        for reason in left_out:
+            self.line(f"left out: {reason}", "yellow")
+        if not files:
+            self.line("no file was changed", "dim")
 
     def call(self, call: ToolCall) -> None:
         """`→ name(argument=value)`."""

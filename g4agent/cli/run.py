@@ -21,6 +21,14 @@ def run(
     agent: o.AgentPath = None,
     model: o.Model = None,
     policy: o.PolicyFile = None,
+    workspace: Annotated[
+        Path | None,
+        typer.Option("--workspace", "-w", metavar="PATH", help="Work on a copy of this folder or git repository."),
+    ] = None,
+    changes: Annotated[
+        str | None,
+        typer.Option(metavar="HOW", help="What becomes of its changes: ask, apply, discard, patch=FILE, branch=NAME."),
+    ] = None,
     headless: Annotated[
         bool, typer.Option("--headless", help="Nobody watches: ask nothing, and believe nothing that is not shown.")
     ] = False,
@@ -65,10 +73,13 @@ def run(
     """
     from g4agent.cli.drive import Driver, reported_errors
     from g4agent.cli.headless import Reporting, run_headless, unwatched
+    from g4agent.cli.workspace import Copied
 
     async def once(driver: Driver) -> int:
         async with driver.agent.session() as session:
-            return (await driver.turn(session, task)).exit_code
+            verdict = await driver.turn(session, task)
+            await driver.settle(session, task, ok=verdict.ok)
+            return verdict.exit_code
 
     with reported_errors(verbose):
         task, name = _task(prompt, task_file)
@@ -93,11 +104,20 @@ def run(
             context_length=context_length,
             offline=offline,
         ).configure()
-        if headless or expect or junit is not None or summary is not None:
-            driver = Driver(unwatched(configured), as_json=as_json, verbose=verbose)
+        unseen = bool(headless or expect or junit is not None or summary is not None)
+        if workspace is None and changes is not None:
+            raise ConfigError("--changes belongs to --workspace", hint="Name the folder that the run shall work on.")
+        copied = None
+        if workspace is not None:
+            watched = not unseen and sys.stdin.isatty() and sys.stderr.isatty()
+            copied = Copied.prepare(workspace, changes, watched=watched)
+            configured = copied.agent(configured)
+        driver = Driver(unwatched(configured) if unseen else configured, as_json=as_json, verbose=verbose)
+        driver.copied = copied
+        if unseen:
             reporting = Reporting(expect=expect or [], junit=junit, summary=summary)
             raise typer.Exit(run_headless(driver, name, task, reporting))
-        raise typer.Exit(Driver(configured, as_json=as_json, verbose=verbose).run(once))
+        raise typer.Exit(driver.run(once))
 
 
 def _task(prompt: str | None, file: Path | None) -> tuple[str, str]:

@@ -10,10 +10,8 @@ python:checks.py:name  a function on the host says so; see `PythonCheck`
 from __future__ import annotations
 
 import importlib.util
-import io
 import json
 import shlex
-import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ import anyio.to_thread
 
 from g4agent.errors import ConfigError, G4AgentError
 from g4agent.headless.report import CheckResult, RunReport
+from g4agent.project.entries import regular_files
 
 if TYPE_CHECKING:
     from g4agent.session import Session
@@ -166,10 +165,7 @@ class Function:
 async def workspace_files(session: Session) -> dict[str, bytes]:
     """The regular files of the workspace as they are now, by relative path."""
     box = await session.open_box()
-    with tarfile.open(fileobj=io.BytesIO(await box.snapshot())) as tar:
-        members = [member for member in tar if member.isreg()]
-        found = {member.name.removeprefix("./"): tar.extractfile(member) for member in members}
-        return {name: file.read() for name, file in found.items() if file is not None}
+    return regular_files(await box.snapshot())
 
 
 def _schema(file: Path, name: str) -> AnswerSchema:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import compileall
+import contextlib
 import importlib.util
 import json
 import random
 import socket
+import sys
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -53,9 +57,15 @@ def tool_folders(spec: BoxSpec) -> list[Path]:
     return folders
 
 
+@cache
 def inside_folder() -> Path:
-    """The package that runs in the box."""
-    return Path(inside.__file__).resolve().parent
+    """The package that runs in the box. It is compiled here, if this process may: the host imports little of it, and a
+    box, which sees it read-only, would compile it at each start."""
+    folder = Path(inside.__file__).resolve().parent
+    if not sys.dont_write_bytecode:
+        with contextlib.suppress(OSError):
+            compileall.compile_dir(folder, quiet=2)
+    return folder
 
 
 def package_dirs() -> Iterable[Path]:

@@ -41,6 +41,12 @@ def test_import_time_measures_all_frameworks() -> None:
     assert {"g4agent", "pydantic-ai", "smolagents"} <= report["rows"].keys()
 
 
+def test_coding_oracle_plays_problems_through_the_sandbox() -> None:
+    """Red, stopped, green: the tools, the time limit and the judge agree about HumanEval's own solutions."""
+    report = _report("coding_oracle.py", "--count", "2", "--check")
+    assert [row["problems"] for row in report["rows"].values()] == [2, 2, 2]
+
+
 def test_masked_calls_take_fewer_passes() -> None:
     """The whole way from cases to figures; CPU seconds of one round are too few to judge."""
     report = _report("masking.py", "--count", "4", "--rounds", "1")

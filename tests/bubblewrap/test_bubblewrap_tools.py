@@ -134,6 +134,15 @@ async def test_killing_the_helpers(box: Box) -> None:
     assert (await call(box, "later", text="x")).value == "x"
 
 
+async def test_what_waits_for_the_next_call(box: Box) -> None:
+    """A tool writes into the processes that are ready for the next call, or that call is lost with them."""
+    await call(box, "later", text="x")
+    for _ in range(3):
+        outcome = await call(box, "harms_the_next")
+        assert (outcome.value, outcome.error) == ([], None)
+        assert (await call(box, "later", text="x")).value == "x"
+
+
 async def test_flood_at_import(box: Box) -> None:
     """What a module starts while it is imported takes the supervisor's places, or stays for ever."""
     outcome = await call(box, "never", module="bomb_at_import", timeout=3)

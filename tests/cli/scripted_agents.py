@@ -8,6 +8,7 @@ import anyio
 
 from g4agent import Agent, Policy, Rule, tool
 from g4agent.testing import ScriptedModel, ScriptedRuntime, call, calls, say
+from g4agent_coding import tools as coding_tools
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m [bold red]markup[/] \u202ereversed \r over"
 
@@ -92,3 +93,18 @@ SLOPPY = [
     "It is 3.<turn|>",
 ]
 sloppy = Agent(model=ScriptedRuntime(SLOPPY), tools=[add])
+
+MENDING = [
+    call("run_tests"),
+    call("edit_file", path="totals.py", old="a - b", new="a + b"),
+    call(
+        "run_command", command="mkdir .github; cp totals.py .github/workflows; ln -s /etc/passwd link; echo 1 > x.log"
+    ),
+    call("run_tests"),
+    say("It subtracted."),
+]
+mender = Agent(model=ScriptedModel(MENDING), tools=coding_tools(full=True))
+mender_lost = Agent(model=ScriptedModel([MENDING[1], *[call("nothing")] * 3]), tools=coding_tools(full=True))
+looker = Agent(
+    model=ScriptedModel([call("list_files"), call("git_log"), say("Nothing to do.")]), tools=coding_tools(full=True)
+)

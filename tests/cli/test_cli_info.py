@@ -69,3 +69,14 @@ def test_models_are_listed_with_their_needs(g4agent: Command) -> None:
     assert lines[1].startswith("nano ")
     assert any(line.startswith("google/gemma-4-E4B-it ") for line in lines)
     assert "This machine: " in lines[-1]
+
+
+def test_tools_are_listed_with_their_effects_and_places(g4agent: Command) -> None:
+    """A person sees what an agent may do before it does it; a script gets the schemas."""
+    lines = g4agent("tools").stdout.splitlines()
+    assert any(
+        line.startswith("coding") and "run_tests(path?: string)" in line and "idempotent" in line for line in lines
+    )
+    lines = g4agent("tools", "--agent", "scripted_agents:careful", "--json").stdout.splitlines()
+    assert [(t["name"], t["effect"], t["where"]) for t in map(json.loads, lines)] == [("pay", "once", "host")]
+    assert "amount" in lines[0]

@@ -10,8 +10,11 @@ import pytest
 
 from g4agent import Agent
 from g4agent.testing import ScriptedModel, call, say
+from g4agent.tools import ToolSet
 from g4agent_coding import tools
 from g4agent_coding.files import edit_file
+from g4agent_coding.finding import find_files
+from g4agent_coding.process import KEPT_BYTES, run
 from g4agent_coding.search import grep
 from g4agent_coding.wide import read_lines, run_command, write_file
 
@@ -73,3 +76,30 @@ def test_grep_names_the_places_and_skips_what_is_protected_or_binary(workspace: 
     (workspace / "many.txt").write_text("hit\n" * 500)
     many = grep("hit")
     assert many["matches"] == 500 and "all 500 lines: .g4agent/out/1.txt" in many["lines"]
+
+
+def test_files_are_found_by_name(workspace: Path) -> None:
+    """A bare pattern is one of names anywhere; one with a slash is of paths from the folder."""
+    for path in ("a.py", "src/b.py", "src/deep/test_c.py", "src/.hidden/d.py"):
+        (workspace / path).parent.mkdir(parents=True, exist_ok=True)
+        (workspace / path).touch()
+    assert find_files("*.py") == {"files": 3, "paths": "a.py\nsrc/b.py\nsrc/deep/test_c.py"}
+    assert find_files("src/*.py")["paths"] == "src/b.py"
+    assert find_files("src/**/*.py")["files"] == 2 and find_files("**/b.py")["files"] == 1
+    assert find_files("*.py", "src/deep")["paths"] == "src/deep/test_c.py"
+    assert find_files("*.rs") == {"files": 0, "paths": ""}
+
+
+def test_a_flood_of_output_does_not_fill_the_memory() -> None:
+    """Head and tail are kept; the program goes on to its end."""
+    ended = run(["sh", "-c", "yes | head -c 50000000; echo END"], 30)
+    assert ended.exit_code == 0 and ended.output.endswith("END\n") and len(ended.output) < 3 * KEPT_BYTES
+
+
+def test_the_full_set_has_each_name_once_and_says_what_repeating_does() -> None:
+    """A model chooses by name; crash recovery by effect."""
+    assert {tool.name: tool.effect for tool in ToolSet(tools(full=True)).values()} == {
+        **dict.fromkeys(("list_files", "read_file", "git_log"), "pure"),
+        **dict.fromkeys(("find_files", "grep", "edit_file", "write_file", "run_tests", "git_diff"), "idempotent"),
+        **dict.fromkeys(("apply_patch", "undo", "run_command", "git_commit"), "once"),
+    }

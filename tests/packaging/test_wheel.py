@@ -21,6 +21,7 @@ PACKAGES = {
     "g4agent_bubblewrap": ROOT / "sandboxes/g4agent_bubblewrap",
     "g4agent_docker": ROOT / "sandboxes/g4agent_docker",
     "g4agent_coding": ROOT / "tools/g4agent_coding",
+    "g4agent_mcp": ROOT / "tools/g4agent_mcp",
 }
 
 

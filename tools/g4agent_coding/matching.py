@@ -44,8 +44,14 @@ def places(text: str, part: str) -> list[int]:
     return found
 
 
-def nearest(text: str, wanted: str) -> str:
-    """What to tell about the lines that are most like the wanted ones; empty where nothing is like them."""
+def nearest(text: str, wanted: str, first: int = 1) -> str:
+    """What to tell about the lines that are most like the wanted ones; empty where nothing is like them.
+
+    Args:
+        text: Where to look.
+        wanted: What should have been there.
+        first: Number of the text's first line in its file.
+    """
     lines, target = text.replace("\r\n", "\n").split("\n"), wanted.replace("\r\n", "\n").strip("\n").split("\n")
     size = len(target)
     anchor = max(target, key=lambda line: len(line.strip())).strip()
@@ -64,9 +70,10 @@ def nearest(text: str, wanted: str) -> str:
     likeness, start = max((_likeness(lines[s : s + size], target), -s) for s in best)
     if likeness < NEAREST:
         return ""
-    first = -start
-    shown = "\n".join(lines[first : first + size])
-    where = f"line {first + 1}" if size == 1 else f"lines {first + 1}-{min(first + size, len(lines))}"
+    at = -start
+    found = lines[at : at + size]
+    shown = "\n".join(found)
+    where = f"line {first + at}" if size == 1 else f"lines {first + at}-{first + at + len(found) - 1}"
     if "".join(shown.split()) == "".join("\n".join(target).split()):
         return f": its spaces or line breaks differ; {where}:\n{shown[:SHOWN_CHARS]}"
     return f"; nearest is {where}:\n{shown[:SHOWN_CHARS]}"

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
 import tempfile
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from g4agent.tools import tool
 from g4agent_coding import run_unittest
+from g4agent_coding.process import Ended, run
 from g4agent_coding.workspace import CodingError, answers_refusals, locate
 
 TEST_SECONDS = 20.0
@@ -64,43 +61,29 @@ def report_tests(path: str, seconds: float) -> dict[str, Any]:
     target = locate(path)
     if not target.exists():
         raise CodingError(f"no file or folder {path}")
-    with tempfile.TemporaryDirectory() as folder:
-        journal = Path(folder) / "journal"
-        journal.touch()
-        ended = _run(target, journal, seconds)
-        report = _read(journal)
-    if report.ran is None:
-        report.failed += 1
-        report.lines.append(f"{report.running or 'loading the tests'}: {ended}")
-    elif not report.ran and not report.failed:
+    report, _ = run_script(Path(run_unittest.__file__), target, seconds)
+    if not report.ran and not report.failed:
         raise CodingError(f"no tests found in {path}: they must be in files called test*.py")
     return {"passed": report.passed, "failed": report.failed, "output": _shorten(report.lines)}
 
 
-def _run(target: Path, journal: Path, seconds: float) -> str:
-    """Runs the tests and says how the process ended."""
-    # -B: a bytecode file keeps the source's time in seconds, so two quick edits of equal length would look like one.
-    command = [sys.executable, "-B", run_unittest.__file__, str(target), str(journal)]
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        return f"the process ended with exit code {process.wait(seconds)}"
-    except subprocess.TimeoutExpired:
-        return f"no result after {seconds:g} s"
-    finally:
-        _kill_group(process)
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Ends the tests and what they started."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def run_script(script: Path, target: Path, seconds: float) -> tuple[Report, Ended]:
+    """Runs a test script and reads its journal. If it did not come to its end, that is one more failure."""
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Path(folder) / "journal"
+        journal.touch()
+        # -B: a bytecode file keeps the source's time in seconds: two quick edits of equal length would look like one
+        ended = run([sys.executable, "-B", str(script), str(target), str(journal)], seconds)
+        report = _read(journal)
+    if report.ran is None:
+        how = (
+            f"no result after {seconds:g} s"
+            if ended.exit_code is None
+            else (f"the process ended with exit code {ended.exit_code}")
+        )
+        report.failed += 1
+        report.lines.append(f"{report.running or 'loading the tests'}: {how}")
+    return report, ended
 
 
 def _read(journal: Path) -> Report:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from g4agent.protected_paths import ProtectedPaths
 from g4agent.tools import tool
+from g4agent_coding.files import edit_file
+from g4agent_coding.history import remember
 from g4agent_coding.private import OUTPUTS, locked, require_changeable
+from g4agent_coding.process import run
 from g4agent_coding.shaping import shape
 from g4agent_coding.workspace import CodingError, answers_refusals, locate, read_text, write_text
 
@@ -40,6 +38,22 @@ def read_lines(path: str, start: int = 1) -> dict[str, Any]:
     return {"text": "\n".join(lines[start - 1 : end]), "lines": f"{start}-{end} of {len(lines)}"}
 
 
+@tool(name="edit_file", effect="idempotent")
+@answers_refusals
+def edit_text(path: str, old: str, new: str) -> dict[str, Any]:
+    """Replace text in a file.
+
+    Args:
+        path: File.
+        old: Text to replace, occurs once.
+        new: New text.
+    """
+    require_changeable(path)
+    remember("edit_file")
+    edited: dict[str, Any] = edit_file(path, old, new)
+    return edited
+
+
 @tool(effect="idempotent")
 @answers_refusals
 def write_file(path: str, text: str) -> dict[str, Any]:
@@ -50,6 +64,7 @@ def write_file(path: str, text: str) -> dict[str, Any]:
         text: All of its text.
     """
     require_changeable(path)
+    remember("write_file")
     file = locate(path)
     with locked():
         try:
@@ -69,21 +84,9 @@ def run_command(command: str) -> dict[str, Any]:
     Args:
         command: For sh.
     """
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
-            ["sh", "-c", command],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            ended: dict[str, Any] = {"exit_code": process.wait(COMMAND_SECONDS)}
-        except subprocess.TimeoutExpired:
-            ended = {"error": f"no end after {COMMAND_SECONDS:g} s"}
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        output.seek(0)
-        return {**ended, "output": shape(output.read().decode(errors="replace"))}
+    remember("run_command")
+    ended = run(["sh", "-c", command], COMMAND_SECONDS)
+    how = (
+        {"error": f"no end after {COMMAND_SECONDS:g} s"} if ended.exit_code is None else {"exit_code": ended.exit_code}
+    )
+    return {**how, "output": shape(ended.output)}

@@ -7,6 +7,7 @@ helper's own child, so it can be found and killed when the call ends, and no oth
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import resource
 import select
@@ -60,6 +61,14 @@ def _limit(kind: int, value: int) -> None:
     resource.setrlimit(kind, (value, value))
 
 
+class Order(NamedTuple):
+    """What a call's child is told to do."""
+
+    head: Head
+    body: bytes = b""
+    stdin: bytes = b""
+
+
 class Capture:
     """The beginning and the end of a stream."""
 
@@ -93,41 +102,49 @@ class Capture:
 
 
 class Call:
-    """The helper's work for one call. `target` runs in the child with its result pipe, and must not return."""
+    """The helper's work for one call.
 
-    def __init__(self, connection: socket.socket, limits: CallLimits, deadline: float) -> None:
-        self._connection = connection
-        self._limits = limits
-        self._deadline = deadline
-        """On the monotonic clock, which host and box share."""
+    Making it forks the child, which then waits for its order: a fork server has the next call's two processes ready
+    before there is a call. What runs in the child, `target`, takes the order's head and body and the result pipe, and
+    must not return. `keep_out` closes in the child what only the helper may hold.
+    """
+
+    def __init__(self, target: Callable[[Head, bytes, int], NoReturn], keep_out: Callable[[], None]) -> None:
+        kernel.become_subreaper()
+        order_read, self._order = os.pipe()
+        stdin_read, self._stdin = os.pipe()
+        pipes = [os.pipe() for _ in range(3)]  # output, errors, result
+        self._read_ends = [read_end for read_end, _ in pipes]
         self._captures: dict[int, Capture] = {}
         self._timed_out = False
-
-    def run(self, target: Callable[[int], NoReturn], stdin: bytes) -> None:
-        """Runs the call to its end and answers on the connection."""
-        kernel.become_subreaper()
-        started = time.monotonic()
-        stdin_read, stdin_write = os.pipe()
-        pipes = [os.pipe() for _ in range(3)]  # output, errors, result
-        child = os.fork()
-        if child == 0:
-            for read_end, _ in pipes:
-                os.close(read_end)
-            os.close(stdin_write)
-            self._connection.close()
-            _become_child(self._limits, stdin_read, pipes[0][1], pipes[1][1])
-            target(pipes[2][1])
+        self._deadline = 0.0
+        self._child = os.fork()
+        if self._child == 0:
+            for fd in (*self._read_ends, self._stdin, self._order):
+                os.close(fd)
+            keep_out()
+            head, body = _take_order(order_read)
+            _become_child(CallLimits(**head["limits"]), stdin_read, pipes[0][1], pipes[1][1])
+            target(head, body, pipes[2][1])
+        os.close(order_read)
         os.close(stdin_read)
         for read_end, write_end in pipes:
             os.close(write_end)
             os.set_blocking(read_end, False)
-            self._captures[read_end] = Capture(self._limits.output_bytes)
-        status = self._follow(child, stdin_write, stdin)
+
+    def run(self, connection: socket.socket, limits: CallLimits, deadline: float, order: Order) -> None:
+        """Runs the call to its end and answers on the connection. The deadline is one of this machine's monotonic
+        clock."""
+        started = time.monotonic()
+        self._deadline = deadline
+        self._captures = {fd: Capture(limits.output_bytes) for fd in self._read_ends}
+        _give_order(self._order, order.head | {"limits": limits._asdict()}, order.body)
+        status = self._follow(self._child, self._stdin, order.stdin)
         wall = time.monotonic() - started
         kernel.kill_and_reap_descendants()
-        for fd in list(self._captures):
+        for fd in self._read_ends:
             self._drain(fd)
-        self._answer(status, wall, [read_end for read_end, _ in pipes])
+        self._answer(connection, status, wall)
 
     def _follow(self, child: int, stdin_write: int, stdin: bytes) -> int:
         """Feeds and drains the pipes until the child ends by itself or is ended; gives its wait status."""
@@ -174,9 +191,9 @@ class Call:
             limit = None if limit is None else limit - len(data)
         return True
 
-    def _answer(self, status: int, wall: float, read_ends: list[int]) -> None:
+    def _answer(self, connection: socket.socket, status: int, wall: float) -> None:
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        kept = [self._captures[fd].kept() for fd in read_ends]
+        kept = [self._captures[fd].kept() for fd in self._read_ends]
         head: Head = {
             "exit_code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
             "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
@@ -185,9 +202,25 @@ class Call:
             "cpu_seconds": used.ru_utime + used.ru_stime,
             "peak_memory_bytes": used.ru_maxrss * 1024,
             "lengths": [len(part) for part in kept],
-            "totals": [self._captures[fd].total for fd in read_ends],
+            "totals": [self._captures[fd].total for fd in self._read_ends],
         }
-        send_frame(self._connection, head, *kept)
+        send_frame(connection, head, *kept)
+
+
+def _give_order(fd: int, head: Head, body: bytes) -> None:
+    """Tells the child what to do: a line of JSON, then the body. A child that is dead already is found by `_follow`."""
+    with contextlib.suppress(BrokenPipeError), open(fd, "wb") as pipe:
+        pipe.write(json.dumps(head).encode() + b"\n")
+        pipe.write(body)
+
+
+def _take_order(fd: int) -> tuple[Head, bytes]:
+    """In the child: waits for the order. Where there is none, the helper has ended, and so does the child."""
+    with open(fd, "rb") as pipe:
+        line = pipe.readline()
+        if not line.endswith(b"\n"):
+            os._exit(0)
+        return json.loads(line), pipe.read()
 
 
 def _become_child(limits: CallLimits, stdin: int, stdout: int, stderr: int) -> None:

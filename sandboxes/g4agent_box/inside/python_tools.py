@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from g4agent_box.inside.calls import Call, CallLimits, fork_and_run, prefer_as_victim
+from g4agent_box.inside.calls import Call, CallLimits, Order, fork_and_run, prefer_as_victim
 from g4agent_box.inside.protocol import (
     Head,
     receive_exactly,
@@ -54,14 +54,32 @@ def preload() -> None:
     import g4agent.tools  # noqa: F401
 
 
+class Spare(NamedTuple):
+    """A helper that waits for a call, with its child forked already."""
+
+    pid: int
+    link: socket.socket
+
+    def take(self, packet: Head, connection: socket.socket) -> bool:
+        """Hands it a call; False where it is dead."""
+        with self.link, contextlib.suppress(OSError):
+            send_packet(self.link, packet, connection.fileno())
+            return True
+        return False
+
+
 class ForkServer:
-    """The process that holds a tool's module. The import is tool code, so it holds no socket but its own link."""
+    """The process that holds a tool's module. The import is tool code, so it holds no socket but its own link.
+
+    Two forks of a process with many pages take most of a call's time, so those for the next call are made ahead.
+    """
 
     def __init__(self, link: socket.socket, name: ToolName, python_paths: list[str], limits: CallLimits) -> None:
         self._link = link
         self._name = name
         self._helpers: set[int] = set()
         self._warm: set[str] = set()
+        self._spare: Spare | None = None
         sys.path[:0] = python_paths
         with contextlib.suppress(OSError):
             prefer_as_victim(FORK_SERVER_SCORE)
@@ -86,25 +104,54 @@ class ForkServer:
                 else:
                     with contextlib.suppress(ConnectionError):
                         _answer_unstarted(connection, failure)
+            if failure is None:
+                with contextlib.suppress(BlockingIOError):  # no room for it: the next call forks its own
+                    self._spare = self._fork_spare()
 
     def _start(self, connection: socket.socket, packet: Head) -> None:
-        limits = CallLimits(**packet["limits"])
-        name = ToolName(self._name.module, packet["attribute"], self._name.file)
+        name = self._name._replace(attribute=packet["attribute"])
         if name.attribute not in self._warm:
             self._warm.add(name.attribute)
             with contextlib.suppress(Exception):  # what is wrong here, the call itself will meet and report
-                name.load().bind({})  # builds the validator, which every fork then has
+                name.load().bind({})  # builds the validator, which every later fork then has
+            self._drop_spare()
+        spare, self._spare = self._spare, None
+        if spare is None or not spare.take(packet, connection):
+            spare = self._fork_spare(connection)
+            spare.take(packet, connection)
+        send_packet(self._link, {"id": packet["id"], "pid": spare.pid})
+
+    def _fork_spare(self, *inherited: socket.socket) -> Spare:
+        """Forks a helper, which closes the sockets that it has inherited."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
         def help_call() -> None:
-            self._link.close()
-            head, body_length = receive_head(connection)
-            arguments = json.loads(receive_exactly(connection, body_length))
-            call = Call(connection, limits, packet["deadline"])
-            call.run(lambda result: _run_tool(name, arguments, head["env"], result, limits.output_bytes), b"")
+            for each in (self._link, ours, *inherited):
+                each.close()
+            call = Call(lambda head, body, result: _run_tool(self._name, head, body, result), theirs.close)
+            received = receive_packet(theirs)
+            theirs.close()
+            if received is None:
+                return
+            packet, fds = received
+            with socket.socket(fileno=fds[0]) as connection:
+                head, body_length = receive_head(connection)
+                order = Order({"attribute": packet["attribute"], **head}, receive_exactly(connection, body_length))
+                call.run(connection, CallLimits(**packet["limits"]), packet["deadline"], order)
 
-        pid = fork_and_run(help_call)
+        with theirs:
+            try:
+                pid = fork_and_run(help_call)
+            except BlockingIOError:
+                ours.close()
+                raise
         self._helpers.add(pid)
-        send_packet(self._link, {"id": packet["id"], "pid": pid})
+        return Spare(pid, ours)
+
+    def _drop_spare(self) -> None:
+        if self._spare is not None:
+            self._spare.link.close()  # at which it ends
+            self._spare = None
 
     def _reap(self, signal_number: int, frame: FrameType | None) -> None:
         for pid in list(self._helpers):
@@ -131,21 +178,22 @@ def _answer_unstarted(connection: socket.socket, failure: Head) -> None:
     send_frame(connection, head, result)
 
 
-def _run_tool(name: ToolName, arguments: Head, env: dict[str, str], result: int, limit: int) -> NoReturn:
+def _run_tool(name: ToolName, order: Head, arguments: bytes, result: int) -> NoReturn:
     """The child's work: calls the tool and writes `{"value": …}` or `{"error": …}` to the result pipe."""
     code = 1
     try:
-        os.environ.update(env)
+        os.environ.update(order["env"])
         # printed lines must have left the process when a timeout ends it
         for stream in (sys.stdout, sys.stderr):
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
         answer: dict[str, Any]
         try:
-            answer = {"value": name.load().invoke_sync(arguments)}
+            answer = {"value": name._replace(attribute=order["attribute"]).load().invoke_sync(json.loads(arguments))}
             code = 0
         except BaseException as error:
             answer = {"error": _describe(error)}
         encoded = json.dumps(answer).encode()
+        limit = order["limits"]["output_bytes"]
         if len(encoded) > limit:
             code = 1
             message = f"the result has {len(encoded)} bytes, more than the limit of {limit}"

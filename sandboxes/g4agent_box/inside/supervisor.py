@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING
 
 from g4agent_box.inside import kernel
-from g4agent_box.inside.calls import Call, CallLimits, fork_and_run, run_command
+from g4agent_box.inside.calls import Call, CallLimits, Order, fork_and_run, run_command
 from g4agent_box.inside.forward import forward, listen
 from g4agent_box.inside.protocol import READY, Head, receive_exactly, receive_head, receive_packet, send_packet
 
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 FORK_SERVER_PLACES = 32
 """Of the 64 places that the control group keeps for the box's own processes, those that a module's import can take."""
+
+
+SERVER_PLACES = 3
+"""Processes of a fork server: itself, and the two that wait for the next call."""
 
 
 class Server:
@@ -126,10 +130,10 @@ class Supervisor:
         self._close_all()
         head, body_length = receive_head(connection)
         stdin = receive_exactly(connection, body_length)
-        environment = dict(os.environ) | head["env"]
-        cwd = os.path.join(self._workspace, head["cwd"])
-        call = Call(connection, limits, deadline)
-        call.run(lambda result: run_command(head["argv"], environment, cwd), stdin)
+        head["env"] = dict(os.environ) | head["env"]
+        head["cwd"] = os.path.join(self._workspace, head["cwd"])
+        call = Call(lambda head, body, result: run_command(head["argv"], head["env"], head["cwd"]), connection.close)
+        call.run(connection, limits, deadline, Order(head, stdin=stdin))
 
     def _file_work(self, connection: socket.socket) -> int:
         """Forks a helper that reads or writes files of the workspace."""
@@ -233,7 +237,7 @@ class Supervisor:
     def _call_limits(self) -> CallLimits:
         """The limits of the next call; the box's own processes come on top of the process limit."""
         servers = self._all_servers()
-        own = len(servers) + sum(len(each.helpers) for each in servers)
+        own = SERVER_PLACES * len(servers) + sum(len(each.helpers) for each in servers)
         if self._limits["user"] is None:  # else the kernel counts the supervisor and its helpers with their own user
             own += 3 + len(self._helpers) + bool(self._forwarder)
         return self._limits_with(own)

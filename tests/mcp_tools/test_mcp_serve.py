@@ -1,0 +1,106 @@
+"""`g4agent mcp-serve`, called by the official client and by an agent of ours."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from mcp import Client, StdioServerParameters, stdio_client
+
+from g4agent import Agent
+from g4agent.testing import ScriptedModel, call, say
+from g4agent_mcp import StdioServer, connect
+from g4agent_mcp.serve import tool_name
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    return {"G4AGENT_HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parent)}
+
+
+def command(agent: str) -> list[str]:
+    return [sys.executable, "-m", "g4agent", "mcp-serve", "--agent", f"served_agents:{agent}"]
+
+
+def client(agent: str, environment: dict[str, str]) -> AbstractAsyncContextManager[Client]:
+    program, *arguments = command(agent)
+    return Client(stdio_client(StdioServerParameters(command=program, args=arguments, env=environment)))
+
+
+async def test_a_call_runs_the_agent_and_another_goes_on_with_its_session(environment: dict[str, str]) -> None:
+    """What is printed on the way must not get between the messages; steps come as progress."""
+    seen: list[str | None] = []
+
+    async def progress(done: float, total: float | None, message: str | None) -> None:
+        seen.append(message)
+
+    async with client("helper", environment) as served:
+        [tool] = (await served.list_tools()).tools
+        assert tool.name == "helper" and tool.description == "Runs an agent with the tools wait."
+        first = await served.call_tool("helper", {"prompt": "Do it."}, progress_callback=progress)
+        assert first.structured_content is not None and not first.is_error
+        assert first.structured_content["answer"] == "First." and first.structured_content["outcome"] == "done"
+        session = first.structured_content["session"]
+        second = await served.call_tool("helper", {"prompt": "Again.", "session": session})
+        assert second.structured_content is not None and second.structured_content["answer"] == "Second."
+        assert second.structured_content["session"] == session
+        unknown = await served.call_tool("helper", {"prompt": "x", "session": "zzzz"})
+        assert unknown.is_error and "There is no session 'zzzz'" in str(unknown.content)
+        assert (await served.call_tool("helper", {})).is_error
+    assert seen == ["calls wait"]
+
+
+async def test_a_cancelled_call_leaves_a_session_that_can_go_on(environment: dict[str, str]) -> None:
+    """The client gives up: the run stops, its call has a result, and the server answers again."""
+    async with client("slow", environment) as served:
+        with anyio.move_on_after(3) as scope:
+            await served.call_tool("slow", {"prompt": "Wait."})
+        assert scope.cancelled_caught
+        with anyio.fail_after(20):
+            assert (await served.call_tool("slow", {})).is_error
+    shown = await anyio.run_process(
+        [sys.executable, "-m", "g4agent", "sessions", "list"], env={**os.environ, **environment}
+    )
+    assert "interrupted" in shown.stdout.decode()
+
+
+async def test_a_call_that_needs_a_person_waits_and_says_so(environment: dict[str, str]) -> None:
+    """Nobody watches: the run ends as waiting, with the question's id, and is no success."""
+    async with client("careful", environment) as served:
+        answer = await served.call_tool("careful", {"prompt": "x"})
+    assert answer.is_error and answer.structured_content is not None
+    assert answer.structured_content["outcome"] == "awaiting_approval"
+
+
+async def test_one_agent_may_be_anothers_tool(environment: dict[str, str]) -> None:
+    """Served here and connected there: both ends are ours, and the SDK is between."""
+    with connect(StdioServer(command("helper"), env=environment, sandbox=None)) as server:
+        model = ScriptedModel([call("helper", prompt="Do it."), say("done")])
+        result = await Agent(model=model, tools=server.tools, store=False).run("x")
+    value: Any = result.results[0].value
+    assert value["answer"] == "First." and value["steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("agent", "name"),
+    [("/a/b/coding_assistant", "coding_assistant"), ("shop.agents:main", "main"), ("my-agent.py", "my_agent")],
+)
+async def test_the_tool_is_called_as_the_agent(agent: str, name: str) -> None:
+    """A client shows this name to its model."""
+    assert tool_name(agent) == name
+
+
+async def test_a_broken_agent_is_an_error_and_no_server(environment: dict[str, str]) -> None:
+    """The client sees the end of the connection; the person sees why."""
+    done = subprocess.run(  # noqa: ASYNC221
+        [*command("none")], capture_output=True, text=True, timeout=60, env={**os.environ, **environment}
+    )
+    assert done.returncode == 1 and "defines no Agent called 'none'" in done.stderr
