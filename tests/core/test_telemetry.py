@@ -117,7 +117,7 @@ async def test_a_run_is_a_tree_of_agent_steps_and_calls(told: Callable[..., Told
         "chat scripted",
     ]
     assert run.parent is None
-    assert {span.parent.span_id for span in parts if span.parent} == {run.context.span_id}
+    assert {span.parent and span.parent.span_id for span in parts} == {run.context.span_id}
     assert all(attributes(span)["gen_ai.conversation.id"] == result.session_id for span in seen.spans)
     assert attributes(run) == {
         "gen_ai.operation.name": "invoke_agent",
