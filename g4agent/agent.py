@@ -166,7 +166,7 @@ class Agent:
             session = await self._open_session(session_id, runtime, conversation)
             session.recorder, session.secrets = recorder, secrets
             if telemetry is not None:
-                session.watch = telemetry.watch(session, runtime, self.name, self._system())
+                session.trace = telemetry.trace(session, runtime, self.name, self._system())
         except BaseException:
             await conversation.close()
             raise

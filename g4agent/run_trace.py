@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from opentelemetry.context import attach, detach
 from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 
 from g4agent.events import (
@@ -67,10 +68,11 @@ class SessionTrace:
         self.content = instruments.content
         self.read: int | None = None
         """Tokens that the conversation had appended when the last generation ended; None before the first."""
+        self._run: _RunTrace | None = None
 
     async def watch(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
         """Passes on the events of one run; all of its spans end with it."""
-        run = _RunTrace(self)
+        self._run = run = _RunTrace(self)
         try:
             async with aclosing(events):
                 async for event in events:
@@ -81,6 +83,16 @@ class SessionTrace:
             raise
         finally:
             run.end()
+
+    @contextmanager
+    def running(self, call: ToolCall) -> Iterator[None]:
+        """Spans that a tool on the host makes stand below its call's."""
+        assert self._run is not None
+        token = attach(self._run.context_of(call))
+        try:
+            yield
+        finally:
+            detach(token)
 
 
 class _RunTrace:
@@ -198,9 +210,13 @@ class _RunTrace:
         operation.tell("gen_ai.tool.call.arguments", call.arguments)
         return operation
 
+    def context_of(self, call: ToolCall) -> Context:
+        return set_span_in_context(self._tools[call.id].span)
+
     def _end_tool(self, event: ToolFinished) -> None:
         result = event.result
-        operation = self._tools.pop(result.call_id, None) or self._begin_tool(self._calls[result.call_id])
+        call = self._calls.pop(result.call_id)
+        operation = self._tools.pop(call.id, None) or self._begin_tool(call)
         response = result.response()
         operation.tell("gen_ai.tool.call.result", response)
         part = {"type": "tool_call_response", "id": result.call_id, "response": response}

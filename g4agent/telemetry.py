@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Tracer, TracerProvider
 
     from g4agent.ports.runtime import ChatRuntime, TokenRuntime
-    from g4agent.session import Session, Watch
+    from g4agent.run_trace import SessionTrace
+    from g4agent.session import Session
 
 SCOPE = "g4agent"
 TOKEN_BUCKETS = [4**power for power in range(14)]
@@ -55,12 +56,12 @@ class Instruments:
     seconds: Histogram
     content: bool
 
-    def watch(self, session: Session, runtime: TokenRuntime | ChatRuntime, agent: str, system: str) -> Watch:
+    def trace(self, session: Session, runtime: TokenRuntime | ChatRuntime, agent: str, system: str) -> SessionTrace:
         """What tells of a session's runs. The provider of the model is the runtime's package."""
         from g4agent.run_trace import SessionTrace
 
         provider = type(runtime).__module__.partition(".")[0]
-        return SessionTrace(self, session, agent=agent, provider=provider, system=system).watch
+        return SessionTrace(self, session, agent=agent, provider=provider, system=system)
 
 
 def open_telemetry(setting: Telemetry | bool | None) -> Instruments | None:

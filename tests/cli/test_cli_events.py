@@ -68,6 +68,16 @@ def test_lines_of_runs_are_what_the_schema_says(g4agent: Command, agent: str, op
     assert last["type"] == ("run_judged" if "--headless" in options else "run_finished")
 
 
+def test_lines_of_a_run_on_a_copy_are_what_the_schema_says(g4agent: Command, tmp_path: Path) -> None:
+    """The changes have lines of their own, after the run's."""
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "totals.py").write_text("def add(a, b):\n    return a - b\n")
+    options = ("--workspace", str(project), "--changes", "discard", "--json")
+    done = g4agent("run", "x", "--agent", "scripted_agents:mender", *options)
+    assert [event["type"] for event in validated(done.stdout)][-2:] == ["workspace_changed", "changes_settled"]
+
+
 def test_lines_of_nano_are_what_the_schema_says(g4agent: Command) -> None:
     """A true model's run has call deltas, signals and usage, which no script has."""
     shop = str(ROOT / "examples/retail_checkout")

@@ -117,7 +117,7 @@ async def test_a_run_is_a_tree_of_agent_steps_and_calls(told: Callable[..., Told
         "chat scripted",
     ]
     assert run.parent is None
-    assert {span.parent.span_id for span in parts if span.parent} == {run.context.span_id}
+    assert {span.parent and span.parent.span_id for span in parts} == {run.context.span_id}
     assert all(attributes(span)["gen_ai.conversation.id"] == result.session_id for span in seen.spans)
     assert attributes(run) == {
         "gen_ai.operation.name": "invoke_agent",
@@ -214,6 +214,32 @@ async def test_a_run_stands_in_its_callers_trace(told: Callable[..., Told]) -> N
     assert parent is not None and parent.span_id == request.get_span_context().span_id
 
 
+async def test_a_host_tools_own_spans_stand_below_its_call(told: Callable[..., Told]) -> None:
+    """An instrumented HTTP client in a tool is part of the call; two calls at once keep theirs apart."""
+    seen = told()
+    assert seen.telemetry.tracer_provider is not None
+    tracer = seen.telemetry.tracer_provider.get_tracer("app")
+
+    @tool(effect="pure", where="host")
+    async def fetch(place: str) -> str:
+        """Fetches."""
+        with tracer.start_as_current_span(f"GET {place}"):
+            await anyio.sleep(0.01)
+        return place
+
+    script = [calls(call("fetch", place="a"), call("fetch", place="b")), say("Done.")]
+    await agent(script, seen.telemetry).replace(tools=[fetch]).run("Fetch")
+    tools = {
+        span.context.span_id: attributes(span)["gen_ai.tool.call.id"]
+        for span in seen.spans
+        if "gen_ai.tool.name" in attributes(span)
+    }
+    parents = {
+        span.name: tools[span.parent.span_id] for span in seen.spans if span.name.startswith("GET") and span.parent
+    }
+    assert parents == {"GET a": "s1c0", "GET b": "s1c1"}
+
+
 async def test_nano_counts_tokens_as_the_store_does(told: Callable[..., Told], tmp_path: Path) -> None:
     """With a true model, tokens written are the run's usage, and tokens read are the transcript before each step."""
     seen = told()
@@ -269,3 +295,23 @@ def test_the_environment_turns_it_on(environment: dict[str, str], on: bool) -> N
     done = subprocess.run([sys.executable, "-c", code], env=others | environment, capture_output=True, text=True)
     assert done.stdout.split() == [str(on), "None"], done.stderr
     assert ("cannot be sent by grpc" in done.stderr) == ("OTEL_EXPORTER_OTLP_PROTOCOL" in environment)
+
+
+def test_without_the_extra_only_who_asks_for_it_is_told() -> None:
+    """An environment made for other programs stops none; an agent that wants telemetry must not go without."""
+    code = """
+import sys
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("opentelemetry"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Hidden())
+from g4agent import Agent
+from g4agent.testing import ScriptedModel, say
+for wanted in (None, True):
+    print(Agent(model=ScriptedModel([say("Hi.")]), store=False, telemetry=wanted).run_sync("Hello").answer)
+"""
+    environment = os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout == "Hi.\n" and "ConfigError: OpenTelemetry is not installed" in done.stderr
+    assert "pip install 'g4agent[otel]'" in done.stderr
