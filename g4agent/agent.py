@@ -39,6 +39,7 @@ from g4agent.tools import Tool, ToolSet
 if TYPE_CHECKING:
     from g4agent.replay import Replay
     from g4agent.store import NewSession, Store, StoredSession
+    from g4agent.telemetry import Telemetry
 
 T = TypeVar("T")
 
@@ -83,6 +84,9 @@ class Agent:
     secrets: SecretSource | None = field(default=None, repr=False)
     """Where the values come from that tools name with `@tool(secrets=…)`: a mapping, or a function of the name. None:
     this process's environment variables."""
+    telemetry: Telemetry | bool | None = None
+    """What runs tell OpenTelemetry (extra `otel`). None: nothing, unless the OTEL_* environment variables name an OTLP
+    endpoint or exporter."""
     model_options: Mapping[str, Any] = field(default_factory=dict)
     """For the runtime's `load`: dtype, device, context_length, offline."""
 
@@ -177,14 +181,20 @@ class Agent:
             SessionNotFoundError: The store has no such session.
             SessionBusyError: Another process drives it.
             SecretMissingError: A tool names a secret that the agent's source of secrets lacks.
-            ConfigError: The stored session was made with another model or system turn.
+            ConfigError: The stored session was made with another model or system turn, or telemetry is asked for and
+                cannot be had.
         """
+        from g4agent.telemetry import open_telemetry
+
+        telemetry = open_telemetry(self.telemetry)
         secrets = Secrets((name for tool in self.tools for name in tool.secrets), self.secrets)
         runtime = await self.load()
         conversation, recorder = await open_conversation(runtime)
         try:
             session = await self._open_session(session_id, runtime, conversation)
             session.recorder, session.secrets = recorder, secrets
+            if telemetry is not None:
+                session.watch = telemetry.watch(session, runtime, self.name, self._system())
         except BaseException:
             await conversation.close()
             raise

@@ -45,6 +45,9 @@ Workspace: TypeAlias = Callable[[int], Mapping[str, bytes] | bytes]
 """The files that a new session's workspace starts with, by relative path, or a snapshot to restore; made from the
 session's seed."""
 
+Watch: TypeAlias = Callable[[AsyncGenerator[Event, None]], AsyncGenerator[Event, None]]
+"""Passes on the events of a run and looks at them: telemetry."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
@@ -113,6 +116,8 @@ class Session:
         """Keeps the sampled tokens; None for a model that gives none."""
         self.secrets = Secrets()
         """Values that the tools name."""
+        self.watch: Watch | None = None
+        """Sees every event of every run."""
         self._journaled = False
         """True while the store has the generation of the step under way."""
         self._heartbeat: Heartbeat | None = None
@@ -146,7 +151,11 @@ class Session:
             async for event in events:
                 yield event
 
-    async def _run(self, prompt: str | None, results: list[ToolResult]) -> AsyncGenerator[Event, None]:
+    def _run(self, prompt: str | None, results: list[ToolResult]) -> AsyncGenerator[Event, None]:
+        events = self._events(prompt, results)
+        return events if self.watch is None else self.watch(events)
+
+    async def _events(self, prompt: str | None, results: list[ToolResult]) -> AsyncGenerator[Event, None]:
         from g4agent.planner import INTERRUPTED, Turn, plan
 
         turn = Turn(Spending(self.budget), results=results)

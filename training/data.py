@@ -39,9 +39,11 @@ def draw(rng: random.Random, split: Split, progress: float) -> Dialogue:
         kind = rng.random()
     if kind < 0.08:
         return generic.copying(rng, split)
-    if kind < 0.48:
+    if kind < 0.22:
+        return generic.picking(rng, split)
+    if kind < 0.5:
         return generic.dialogue(rng, split)
-    if kind < 0.82:
+    if kind < 0.84:
         return retail.dialogue(rng, split, turns=rng.choice([1, 2, 2, 3]))
     return coding.dialogue(rng, split, turns=rng.choice([1, 2, 3]))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from training.dialogue import Dialogue, declaration
-from training.words import CITIES, WORDS, Split, code, invented, is_heldout, part, person
+from training.words import CITIES, COLOURS, WORDS, Split, code, invented, is_heldout, part, person, syllables
 
 VERBS = """
     get set find create delete update send book check convert start stop list add remove schedule calculate
@@ -134,6 +134,27 @@ def _ask(rng: random.Random, tool: Invented, arguments: dict[str, Any], first: b
     return text + (rng.choice([" with ", ", ", " using ", ": "]) + ", ".join(said) if said else "")
 
 
+def _question(rng: random.Random, tool: Invented, arguments: dict[str, Any]) -> str:
+    """A question for a tool that looks something up by one text or number."""
+    ((key, value),) = arguments.items()
+    thing = rng.choice([tool.noun, f"{key} {tool.noun}"])
+    return rng.choice(
+        [
+            f"What is the {thing} of {value}?",
+            f"What is the {tool.noun} for {value}?",
+            f"What does the {tool.noun} of {value} say?",
+            f"How is the {tool.noun} of {value}?",
+            f"What {tool.noun} does {value} have?",
+            f"Do you know the {tool.noun} of {value}?",
+            f"Which {tool.noun} is in {value}?",
+            f"Tell me the {tool.noun} of {value}, please.",
+            f"What does {value} cost?",
+            f"How much is a {value}?",
+            f"And {value}?",
+        ]
+    )
+
+
 def _tools(rng: random.Random, split: Split) -> list[Invented]:
     pairs = [(verb, noun) for verb in rng.sample(VERBS, 12) for noun in rng.sample(NOUNS, 12)]
     fitting = [pair for pair in pairs if is_heldout("_".join(pair)) == (split == "heldout")]
@@ -162,7 +183,14 @@ def _turn(rng: random.Random, talk: Dialogue, tools: list[Invented], split: Spli
         keys = [key for key in properties if key in required or rng.random() < 0.4]
         calls.append((tool, {key: _value(rng, properties[key], split) for key in keys}))
     asks = [_ask(rng, tool, arguments, index == 0) for index, (tool, arguments) in enumerate(calls)]
-    talk.user(rng.choice(GREETINGS) + " and ".join(asks) + rng.choice(["", ".", "."]))
+    (tool, arguments), *others = calls
+    plain = [
+        value for value in arguments.values() if isinstance(value, str | int | float) and not isinstance(value, bool)
+    ]
+    if not others and len(arguments) == len(plain) == 1 and rng.random() < 0.6:
+        talk.user(rng.choice(GREETINGS) + _question(rng, tool, arguments))
+    else:
+        talk.user(rng.choice(GREETINGS) + " and ".join(asks) + rng.choice(["", ".", "."]))
     talk.call("I call " + " and ".join(tool.name for tool, _ in calls) + ".", *((t.name, a) for t, a in calls))
     results, said = [], []
     for tool, _ in calls:
@@ -171,10 +199,10 @@ def _turn(rng: random.Random, talk: Dialogue, tools: list[Invented], split: Spli
             results.append((tool.name, {"error": error}))
             said.append(f"The {tool.noun} failed: {error}.")
         else:
-            key = rng.choice(["result", "status", "id", "total", "answer"])
-            value = _word(rng, split) if rng.random() < 0.6 else rng.randint(0, 9999)
+            key = rng.choice(["value", "value", "result", "status", "id", "total", "answer"])
+            value = rng.choice([_word(rng, split), _word(rng, split), rng.randint(0, 9999), rng.randint(0, 9999) / 100])
             results.append((tool.name, {key: value}))
-            said.append(f"The {tool.noun} {key} is {value}.")
+            said.append(f"The {tool.noun} is {value}." if key == "value" else f"The {tool.noun} {key} is {value}.")
     talk.results(*results)
     talk.final("I have the result.", " ".join(said))
 
@@ -191,4 +219,55 @@ def copying(rng: random.Random, split: Split) -> Dialogue:
         answer = _word(rng, split)
         talk.results((tool.name, {"answer": answer}))
         talk.final("", f"The answer is {answer}.")
+    return talk
+
+
+def picking(rng: random.Random, split: Split) -> Dialogue:
+    """A list of rows, then calls that name one row and need another of its columns. Teaches looking up."""
+    noun = rng.choice(NOUNS)
+    name_key, id_key = (
+        rng.choice(["name", "title", "label", "item"]),
+        rng.choice(["sku", "id", "code", "number", "price"]),
+    )
+    many = rng.random() < 0.5
+    key = f"{id_key}s" if many else id_key
+    kind: dict[str, Any] = {"type": "array", "items": {"type": "string"}} if many else {"type": "string"}
+    lister = Invented("list", noun, {"type": "object", "properties": {}})
+    taker = Invented(rng.choice([v for v in VERBS if v != "list"]), noun, {"type": "object", "properties": {key: kind}})
+    talk = Dialogue("", [tool.declare() for tool in rng.sample([lister, taker], 2)], False)
+    talk.user(rng.choice([f"List the {noun}s.", f"Which {noun}s are there?", f"Show me every {noun}."]))
+    talk.call("", (lister.name, {}))
+    digits, lead = rng.randint(2, 5), rng.choice(["", "", syllables(rng, 1, 1).upper(), "SKU", "P-"])
+    ids = rng.sample(range(10 ** (digits - 1), 10**digits), 6)
+    shared = [_word(rng, split) for _ in range(2)]
+    rows: list[dict[str, Any]] = []
+    for number in ids[: rng.randint(2, 6)]:
+        name = rng.choice(
+            [_word(rng, split), f"{rng.choice(COLOURS)} {rng.choice(shared)}", f"{_word(rng, split)} {shared[0]}"]
+        )
+        if name in [row[name_key] for row in rows]:
+            continue
+        extra = {
+            word: rng.choice([1, 2, 3, rng.randint(4, 99_999)])
+            for word in rng.sample(["price", "quantity", "stock"], 2)
+        }
+        row = {**extra, name_key: name, id_key: f"{lead}{number}"}
+        rows.append(dict(sorted(row.items())))
+    talk.results((lister.name, {f"{noun}s": rows}))
+    talk.final("", f"There are {len(rows)}.")
+    for row in rng.sample(rows, min(len(rows), rng.randint(2, 5))):
+        name = row[name_key]
+        talk.user(
+            rng.choice(
+                [
+                    f"{taker.verb} the {name}",
+                    f"{name}",
+                    f"I want to {taker.verb} the {name}.",
+                    f"Now the {name}, please.",
+                ]
+            )
+        )
+        talk.call("", (taker.name, {key: [row[id_key]] if many else row[id_key]}))
+        talk.results((taker.name, {"value": "done"}))
+        talk.final("", f"The {name} is done.")
     return talk

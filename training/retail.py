@@ -180,5 +180,9 @@ def dialogue(rng: random.Random, split: Split, shop: Shop | None = None, turns: 
     thinking = rng.random() < 0.3
     talk = Dialogue(POLICY, declare(TOOLS), thinking)
     for _ in range(1 if thinking else turns):
-        play(talk, shop, want(rng, shop))
+        play(
+            talk,
+            shop,
+            want(rng, shop, "return_one" if rng.random() < 0.1 else "sold_out" if rng.random() < 0.05 else None),
+        )
     return talk

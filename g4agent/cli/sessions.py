@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,8 +14,7 @@ from g4agent.cli import options as o
 
 if TYPE_CHECKING:
     from g4agent.agent import Agent
-    from g4agent.cli.render import Story
-    from g4agent.store import SessionSummary, StoredCall, StoredSession, StoredStep
+    from g4agent.store import SessionSummary
 
 app = typer.Typer(help="Stored sessions: list, show, resume, fork, replay, export, import.", no_args_is_help=True)
 
@@ -39,21 +39,15 @@ def list_sessions(
 
 @app.command("show")
 def show(id: SessionId, verbose: o.Verbose = False) -> None:
-    """Tell a session's story from the store: prompts, calls, results, answers."""
+    """Tell a session's story from the store: turns, thoughts, calls, questions, results, and what it took."""
     from g4agent.cli.console import stdout
     from g4agent.cli.drive import reported_errors
     from g4agent.cli.render import Story
+    from g4agent.cli.stored_story import tell
     from g4agent.store import Store
 
     with reported_errors(verbose), Store.open() as store:
-        session = store.session(id)
-        story = Story(stdout(), verbose=verbose)
-        _tell_header(story, session)
-        calls = store.calls(session.id)
-        for step in store.steps(session.id):
-            _tell_step(story, step, [call for call in calls if call.step == step.index])
-        _tell_calls(story, [call for call in calls if call.step >= session.steps])
-        _tell_end(story, session)
+        tell(Story(stdout(), verbose=verbose), store, store.session(id), verbose=verbose)
 
 
 @app.command("resume")
@@ -69,16 +63,24 @@ def resume(
     device: o.Device = None,
     dtype: o.Dtype = None,
     kv_bits: o.KvBits = None,
+    changes: o.Changes = None,
     offline: o.Offline = False,
     as_json: o.AsJson = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Go on with a stored session, by the agent and the model that it was made with."""
+    """Go on with a stored session, by the agent and the model that it was made with.
+
+    Where it works on a copy of a folder, all that it has changed in it comes out as `--changes` says.
+    """
     from g4agent.cli.drive import Driver, reported_errors
+    from g4agent.cli.workspace import Copied
+    from g4agent.store import Store
 
     async def go_on(driver: Driver) -> int:
         async with driver.agent.session(id) as session:
-            return (await driver.turn(session, prompt)).exit_code
+            verdict = await driver.turn(session, prompt)
+            await driver.settle(session, prompt or "", ok=verdict.ok)
+            return verdict.exit_code
 
     with reported_errors(verbose):
         chosen = o.AgentOptions(
@@ -92,7 +94,12 @@ def resume(
             offline=offline,
         )
         configured = stored_agent(id, chosen)
-        raise typer.Exit(Driver(configured, as_json=as_json, verbose=verbose).run(go_on))
+        with Store.open() as store:
+            watched = sys.stdin.isatty() and sys.stderr.isatty()
+            copied = Copied.stored(store.folder, store.session(id).id, changes, watched=watched)
+        driver = Driver(configured if copied is None else copied.agent(configured), as_json=as_json, verbose=verbose)
+        driver.copied = copied
+        raise typer.Exit(driver.run(go_on))
 
 
 @app.command("fork")
@@ -211,38 +218,3 @@ def _row(s: SessionSummary) -> tuple[str, ...]:
 
     agent, prompt = Path(s.agent).name, one_line(s.title, 60)
     return s.id, age(s.updated), agent, s.model, str(s.steps), str(s.tokens), s.status, prompt
-
-
-def _tell_header(story: Story, session: StoredSession) -> None:
-    made = f"{session.created:%Y-%m-%d %H:%M} UTC"
-    story.line(f"session {session.id} · {session.agent} · {session.model} · {made}", "dim")
-
-
-def _tell_step(story: Story, step: StoredStep, calls: list[StoredCall]) -> None:
-    if step.kind == "user":
-        story.line(f"> {step.text}", "bold")
-    elif step.text.strip():
-        story.line(step.text.strip())
-    _tell_calls(story, calls)
-
-
-def _tell_calls(story: Story, calls: list[StoredCall]) -> None:
-    from g4agent.messages import ToolCall
-
-    for call in calls:
-        story.call(ToolCall(call.call_id, call.name, call.arguments))
-        if call.result is not None:
-            story.result(call.result, call.output)
-        else:
-            story.line(f"✗ {call.name}: begun, and its outcome is unknown", "red")
-
-
-def _tell_end(story: Story, session: StoredSession) -> None:
-    from g4agent.store.records import UNFINISHED
-
-    verdict = session.verdict
-    status = UNFINISHED if verdict is None else f"{verdict.outcome}{f' ({verdict.reason})' if verdict.reason else ''}"
-    counts = f"{session.steps} steps · {session.tokens:,} tokens"
-    story.line(f"{status} · {counts}", "green" if verdict is not None and verdict.ok else "bold red")
-    if session.interrupted:
-        story.line(f"  go on with: g4agent sessions resume {session.id}", "dim")

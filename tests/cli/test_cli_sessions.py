@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from command_line import Command
@@ -28,8 +29,56 @@ def test_the_story_of_a_session_is_told_from_the_store(g4agent: Command) -> None
     id = _run(g4agent, "adder")
     story = g4agent("sessions", "show", id[:-1]).stdout.splitlines()
     assert story[0].startswith(f"session {id} · scripted_agents:adder · scripted · ")
-    assert story[1:4] == ["> Some prompt", "→ add(a=1, b=2)", "← add: 3"]
-    assert story[-2:] == ["It is 3.", "done · 4 steps · 0 tokens"]
+    assert story[1:5] == ["> Some prompt", "→ add(a=1, b=2)", "  ran on the host · 0.0 s", "← add: 3"]
+    assert story[-6:-3] == [
+        "✗ subtract: there is no tool called subtract; the tools are: add",
+        "thought: One and two",
+        "make three.",
+    ]
+    assert story[-3:] == ["It is 3.", "done · 4 steps · 0 + 0 tokens · 0.0 s", "  context: 0 tokens"]
+
+
+def test_the_story_says_who_answered_what(g4agent: Command) -> None:
+    """Months later it must be clear that a person let the payment go through, when, and what they said."""
+    id = _run(g4agent, "careful", "--headless")
+    waiting = g4agent("sessions", "show", id).stdout.splitlines()
+    assert waiting[2] == "→ pay(amount=5)" and waiting[3].startswith("  ? ")
+    assert waiting[4] == f"  answer with: g4agent approve {id}-1 [--deny]"
+    assert g4agent("approve", f"{id}-1", "--comment", "as agreed").returncode == 0
+    g4agent("sessions", "resume", id)
+    told = g4agent("sessions", "show", id).stdout.splitlines()
+    assert told[2:4] == waiting[2:4] and told.count("→ pay(amount=5)") == 1
+    assert told[4].startswith("  approved at 20") and told[4].endswith(" UTC: as agreed")
+    assert told[6:8] == ['← pay: "paid 5"', "Finished."]
+
+
+def test_the_story_says_what_was_mended(g4agent: Command) -> None:
+    """A call that ran otherwise than the model wrote it must be known as such."""
+    story = g4agent("sessions", "show", _run(g4agent, "sloppy")).stdout.splitlines()
+    mended = story.index("→ add(a=1, b=2)") + 1
+    assert story[mended].startswith("  mended: ") and "missing_brace" in story[mended]
+    assert story[mended + 2] == "← add: 3"
+    assert [line for line in story if line.startswith("✗ add: ")]
+
+
+def test_a_true_models_story_has_its_tokens_and_its_cache(g4agent: Command) -> None:
+    """What each step took, in tokens and time, adds up to the whole; and the context's share of memory is told."""
+    done = g4agent("run", "Hello", "--model", "nano", "--max-tokens", "200", "--json")
+    id = done.stdout.split('"session_id": "')[1].split('"')[0]
+    story = g4agent("sessions", "show", id, "-v").stdout
+    spent = r" · (\d+) \+ (\d+) tokens.* · (\d+\.\d) s$"
+    steps = re.findall(r"^step \d+" + spent, story, re.MULTILINE)
+    ((*whole, seconds),) = re.findall(r"^.* · \d+ steps" + spent, story, re.MULTILINE)
+    assert [str(sum(int(step[i]) for step in steps)) for i in (0, 1)] == whole and int(whole[1]) > 0
+    assert float(seconds) > 0
+    assert re.search(r"^  context: [1-9]\d* tokens · \d+(\.\d)? [KMG]iB of bfloat16 KV cache$", story, re.MULTILINE)
+
+
+def test_the_story_of_hostile_text_moves_no_cursor(g4agent: Command) -> None:
+    """What a model thought and said is as untrusted in the store as it was live."""
+    story = g4agent("sessions", "show", _run(g4agent, "hostile"), "-v").stdout
+    assert "thought: " in story and "[bold red]markup[/]" in story
+    assert not any(character in story for character in "\x1b\x07\x9b\u202e\r")
 
 
 def test_a_session_finds_its_agent_again(g4agent: Command) -> None:

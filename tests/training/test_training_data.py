@@ -137,3 +137,23 @@ def test_batches_go_on_where_they_were_left(tmp_path: Path) -> None:
 
 def test_the_shipped_tokenizer_keeps_what_the_product_relies_on(tokens: Tokenizer) -> None:
     tokenizer.check(tokens)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_row_is_picked_by_its_name(tokens: Tokenizer, split: Split) -> None:
+    """A value of another row would teach nano to return the wrong article."""
+    seen = 0
+    for seed in range(30):
+        talk = generic.picking(random.Random(seed), split)
+        listing = re.search(r"response:list_\w+\{\w+:\[(.*?)\]\}<tool_response\|>", talk.text())
+        assert listing is not None
+        rows = re.findall(r"\{(.*?)\}", listing[1])
+        asked = re.findall(r"<\|turn>user\n(.*?)<turn\|>", talk.text())[1:]
+        for prompt, (_, arguments) in zip(asked, list(calls(tokens, talk))[1:], strict=True):
+            (value,) = arguments.values()
+            wanted = value[0] if isinstance(value, list) else value
+            (row,) = [row for row in rows if f'<|"|>{wanted}<|"|>' in row]
+            names = re.findall(r'(?:name|title|label|item):<\|"\|>(.*?)<\|"\|>', row)
+            assert any(name in prompt for name in names), (prompt, row)
+            seen += 1
+    assert seen > 60
