@@ -123,13 +123,9 @@ def test_a_fork_has_the_history_up_to_its_step(g4agent: Command) -> None:
     fork = g4agent("sessions", "fork", id[:-1], "--at", "1").stdout.strip()
     assert fork != id
     story = g4agent("sessions", "show", fork).stdout.splitlines()
-    assert story[1:] == [
-        "> Some prompt",
-        "→ add(a=1, b=2)",
-        "← add: 3",
-        "unfinished · 2 steps · 0 tokens",
-        f"  go on with: g4agent sessions resume {fork}",
-    ]
+    assert story[1:3] == ["> Some prompt", "→ add(a=1, b=2)"] and "It is 3." not in story
+    assert story[-1] == f"  go on with: g4agent sessions resume {fork}"
+    assert any(line.startswith("unfinished · 2 steps") for line in story)
     refused = g4agent("sessions", "fork", id, "--at", "9")
     assert refused.returncode == 16 and "has no step 9" in refused.stderr
 
