@@ -45,7 +45,9 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/masking.py --check
 	$(BIN)/python benchmarks/injection.py --check
 	$(BIN)/python benchmarks/bfcl_native.py --check
+	$(BIN)/python benchmarks/coding_oracle.py --check
 	$(BIN)/python benchmarks/nano_eval.py
+	$(BIN)/python benchmarks/sandbox_latency.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -266,7 +266,7 @@ class CheckFinished:
 
 @dataclass(frozen=True, slots=True)
 class RunJudged:
-    """Headless runs only: the verdict that counts, checks included. After it comes only what became of the changes."""
+    """Headless runs only, and their last event: the verdict that counts, checks included."""
 
     type: ClassVar[str] = "run_judged"
     verdict: Verdict

@@ -34,6 +34,10 @@ MaxSeconds = Annotated[float | None, typer.Option(min=0.001, help="Seconds befor
 PolicyFile = Annotated[
     Path | None, typer.Option("--policy", metavar="FILE", help="TOML file of rules, in the place of the agent's own.")
 ]
+Changes = Annotated[
+    str | None,
+    typer.Option(metavar="HOW", help="What becomes of its changes: ask, apply, discard, patch=FILE, branch=NAME."),
+]
 ToolChoice = Annotated[
     str | None, typer.Option("--tool-choice", help="auto, required, none, or the tool that must be called first.")
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,16 +63,24 @@ def resume(
     device: o.Device = None,
     dtype: o.Dtype = None,
     kv_bits: o.KvBits = None,
+    changes: o.Changes = None,
     offline: o.Offline = False,
     as_json: o.AsJson = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Go on with a stored session, by the agent and the model that it was made with."""
+    """Go on with a stored session, by the agent and the model that it was made with.
+
+    Where it works on a copy of a folder, all that it has changed in it comes out as `--changes` says.
+    """
     from g4agent.cli.drive import Driver, reported_errors
+    from g4agent.cli.workspace import Copied
+    from g4agent.store import Store
 
     async def go_on(driver: Driver) -> int:
         async with driver.agent.session(id) as session:
-            return (await driver.turn(session, prompt)).exit_code
+            verdict = await driver.turn(session, prompt)
+            await driver.settle(session, prompt or "", ok=verdict.ok)
+            return verdict.exit_code
 
     with reported_errors(verbose):
         chosen = o.AgentOptions(
@@ -85,7 +94,12 @@ def resume(
             offline=offline,
         )
         configured = stored_agent(id, chosen)
-        raise typer.Exit(Driver(configured, as_json=as_json, verbose=verbose).run(go_on))
+        with Store.open() as store:
+            watched = sys.stdin.isatty() and sys.stderr.isatty()
+            copied = Copied.stored(store.folder, store.session(id).id, changes, watched=watched)
+        driver = Driver(configured if copied is None else copied.agent(configured), as_json=as_json, verbose=verbose)
+        driver.copied = copied
+        raise typer.Exit(driver.run(go_on))
 
 
 def stored_agent(id: str, chosen: o.AgentOptions) -> Agent:

@@ -87,12 +87,6 @@ liar = Agent(model=ScriptedModel([say("All done.")]), tools=[add])
 careful = Agent(
     model=ScriptedModel([call("pay", amount=5), say("Finished.")]), tools=[pay], policy=Policy((Rule("ask", "pay"),))
 )
-SLOPPY = [
-    '<|tool_call>call:add{"a":1,b:2<tool_call|><|tool_response>',
-    "<|tool_call>call:add{a:1,b:<turn|>",
-    "It is 3.<turn|>",
-]
-sloppy = Agent(model=ScriptedRuntime(SLOPPY), tools=[add])
 
 MENDING = [
     call("run_tests"),
@@ -108,3 +102,11 @@ mender_lost = Agent(model=ScriptedModel([MENDING[1], *[call("nothing")] * 3]), t
 looker = Agent(
     model=ScriptedModel([call("list_files"), call("git_log"), say("Nothing to do.")]), tools=coding_tools(full=True)
 )
+SLOPPY = [
+    '<|tool_call>call:add{"a":1,b:2<tool_call|><|tool_response>',
+    "<|tool_call>call:add{a:1,b:<turn|>",
+    "It is 3.<turn|>",
+]
+sloppy = Agent(model=ScriptedRuntime(SLOPPY), tools=[add])
+sleeper = mender.replace(model=ScriptedModel([MENDING[1], call("run_command", command="sleep 60"), say("Never said.")]))
+sleeper_again = mender.replace(model=ScriptedModel([say("Gone on.")]))

@@ -261,4 +261,4 @@ async def test_random_weights_cannot_write_a_wrong_call(runtime: Callable[..., T
 
 @pytest.mark.slow
 async def test_ten_thousand_random_calls_are_all_right(runtime: Callable[..., TorchRuntime]) -> None:
-    await check_random_calls(runtime("E4B"), schemas=400, each=25)
+    await check_random_calls(runtime("two layers"), schemas=400, each=25)
