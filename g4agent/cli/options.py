@@ -95,15 +95,15 @@ class AgentOptions:
 
         agent = Agent() if self.agent is None else load_agent(self.agent)
         changes: dict[str, Any] = {
-            "sampling": _changed(agent.sampling, seed=self.seed, temperature=self.temperature),
-            "budget": _changed(
+            "sampling": changed(agent.sampling, seed=self.seed, temperature=self.temperature),
+            "budget": changed(
                 agent.budget,
                 steps=self.max_steps,
                 tokens=self.max_tokens,
                 thought_tokens=self.max_thoughts,
                 wall_seconds=self.max_seconds,
             ),
-            "calls": _changed(agent.calls, choice=self.tool_choice, masked=self.masked),
+            "calls": changed(agent.calls, choice=self.tool_choice, masked=self.masked),
         }
         if self.agent is not None:
             path = Path(self.agent)
@@ -128,7 +128,7 @@ class AgentOptions:
         return given | ({"offline": True} if self.offline else {})
 
 
-def _changed(settings: Any, **changes: Any) -> Any:
+def changed(settings: Any, **changes: Any) -> Any:
     """A copy of the frozen settings with every change that is not None."""
     return replace(settings, **{name: value for name, value in changes.items() if value is not None})
 

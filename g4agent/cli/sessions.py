@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from g4agent.agent import Agent
     from g4agent.store import SessionSummary
 
-app = typer.Typer(help="Stored sessions: list, show, resume.", no_args_is_help=True)
+app = typer.Typer(help="Stored sessions: list, show, resume, fork, replay, export, import.", no_args_is_help=True)
 
 SessionId = Annotated[str, typer.Argument(metavar="ID", help="Id of a session, or its beginning.")]
 
@@ -100,6 +100,84 @@ def resume(
         driver = Driver(configured if copied is None else copied.agent(configured), as_json=as_json, verbose=verbose)
         driver.copied = copied
         raise typer.Exit(driver.run(go_on))
+
+
+@app.command("fork")
+def fork(
+    id: SessionId,
+    at: Annotated[
+        int | None, typer.Option("--at", metavar="STEP", min=0, help="Last step to take over. Default: the last one.")
+    ] = None,
+    verbose: o.Verbose = False,
+) -> None:
+    """Begin a new session with another one's history, up to and including a step. Prints its id."""
+    from g4agent.cli.drive import reported_errors
+    from g4agent.store import Store
+
+    with reported_errors(verbose), Store.open() as store:
+        typer.echo(store.fork(store.session(id).id, at))
+
+
+@app.command("export")
+def export_session(
+    id: SessionId,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file.")],
+    verbose: o.Verbose = False,
+) -> None:
+    """Write all of a session into one file, for another store."""
+    from g4agent.cli.drive import reported_errors
+    from g4agent.store import Store
+
+    with reported_errors(verbose), Store.open() as store:
+        store.export_session(store.session(id).id, file)
+
+
+@app.command("import")
+def import_session(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Made by `sessions export`.")],
+    verbose: o.Verbose = False,
+) -> None:
+    """Take in an exported session. Prints its id: a new one where its own is taken."""
+    from g4agent.cli.drive import reported_errors
+    from g4agent.store import Store
+
+    with reported_errors(verbose), Store.open() as store:
+        typer.echo(store.import_session(file))
+
+
+@app.command("replay")
+def replay(
+    id: SessionId,
+    verify: Annotated[bool, typer.Option("--verify", help="Exit with 1 where a token comes out otherwise.")] = False,
+    seed: o.Seed = None,
+    temperature: o.Temperature = None,
+    agent: o.AgentPath = None,
+    model: o.Model = None,
+    device: o.Device = None,
+    dtype: o.Dtype = None,
+    kv_bits: o.KvBits = None,
+    offline: o.Offline = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Have the model sample a session anew, its results taken from the store, and tell the first other token.
+
+    No tool runs. Another seed, temperature or model shows where it would have gone another way.
+    """
+    from g4agent.cli.drive import Driver, reported_errors
+    from g4agent.cli.replay import tell
+    from g4agent.store import Store
+
+    async def run_again(driver: Driver) -> int:
+        with Store.open() as store:
+            sampling = store.session(id).sampling
+        sampling = o.changed(sampling, seed=seed, temperature=temperature)
+        result = await driver.agent.replay(id, sampling)
+        tell(result, await driver.agent.load())
+        return int(verify and result.divergence is not None)
+
+    with reported_errors(verbose):
+        chosen = o.AgentOptions(agent=agent, model=model, device=device, dtype=dtype, kv_bits=kv_bits, offline=offline)
+        raise typer.Exit(Driver(stored_agent(id, chosen), as_json=False, verbose=verbose).run(run_again))
 
 
 def stored_agent(id: str, chosen: o.AgentOptions) -> Agent:

@@ -64,6 +64,25 @@ def test_no_injection_of_agentdojo_gets_through() -> None:
     assert json.loads(done.stdout)["rows"]["banking"]["cases"] > 100
 
 
+def test_decode_attention_measures_both_sides() -> None:
+    """Ours and PyTorch's at every rate; a small cache proves that it runs, not that it is fast."""
+    report = _report("decode_attention.py", "--tokens", "1024", "--rounds", "1", "--shapes", "270M", "31B")
+    assert all(figure > 0 for row in report["rows"].values() for figure in row.values())
+    assert len(report["rows"]) == 2
+
+
+def test_codec_meets_theory() -> None:
+    """Distortion and bytes are exact claims: they hold on any machine."""
+    done = _run("codec.py", "--sizes", "64", "128", "--vectors", "2048", "--check")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_kv_memory_counts_all_caches() -> None:
+    """Storages of ours and of the peers at a short context."""
+    report = _report("kv_memory.py", "--tokens", "4096", "--peer-tokens", "256")
+    assert {"bfloat16", "g4agent, 4 bits, V only", "turboquant, bits=4"} <= report["rows"].keys()
+
+
 def test_sandbox_latency_measures_a_box_and_its_absence() -> None:
     """A box that cannot be opened, or a tool that fails in it, must not look like a fast one."""
     report = _report("sandbox_latency.py", "--rounds", "1", "--calls", "2")

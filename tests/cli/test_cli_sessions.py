@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from command_line import Command
 
@@ -114,3 +115,44 @@ def test_chat_goes_on_with_a_stored_session(g4agent: Command) -> None:
     id = _run(g4agent, "adder")
     assert g4agent("chat", "--session", id, stdin="More\n").returncode == 0
     assert "\n> More\n" in g4agent("sessions", "show", id).stdout
+
+
+def test_a_fork_has_the_history_up_to_its_step(g4agent: Command) -> None:
+    """`fork` prints an id that the other commands take."""
+    id = _run(g4agent, "adder")
+    fork = g4agent("sessions", "fork", id[:-1], "--at", "1").stdout.strip()
+    assert fork != id
+    story = g4agent("sessions", "show", fork).stdout.splitlines()
+    assert story[1:] == [
+        "> Some prompt",
+        "→ add(a=1, b=2)",
+        "← add: 3",
+        "unfinished · 2 steps · 0 tokens",
+        f"  go on with: g4agent sessions resume {fork}",
+    ]
+    refused = g4agent("sessions", "fork", id, "--at", "9")
+    assert refused.returncode == 16 and "has no step 9" in refused.stderr
+
+
+def test_a_session_goes_out_and_comes_in(g4agent: Command, tmp_path: Path) -> None:
+    """Where the id is taken, `import` prints the new one; a damaged file is an error in words."""
+    id, file = _run(g4agent, "adder"), tmp_path / "session.g4"
+    assert g4agent("sessions", "export", id[:-1], str(file)).returncode == 0
+    copy = g4agent("sessions", "import", str(file)).stdout.strip()
+    stories = [g4agent("sessions", "show", session).stdout.splitlines()[1:] for session in (id, copy)]
+    assert copy != id and stories[0] == stories[1]
+    file.write_bytes(file.read_bytes()[:-20])
+    damaged = g4agent("sessions", "import", str(file))
+    assert damaged.returncode == 16 and "is damaged or cut short" in damaged.stderr
+    assert "Traceback" not in damaged.stderr
+
+
+def test_a_session_is_verified(g4agent: Command) -> None:
+    """Exit code 0 where every token comes out again, else 1 and both tokens."""
+    started = g4agent("run", "Hello!", "--model", "nano", "--seed", "3", "--max-tokens", "200", "--json").stdout
+    id = started.split('"session_id": "')[1].split('"')[0]
+    same = g4agent("sessions", "replay", id, "--verify")
+    assert same.returncode == 0 and same.stdout.endswith(f"✓ session {id} is reproduced\n"), same.stdout + same.stderr
+    other = g4agent("sessions", "replay", id, "--verify", "--seed", "4", "--temperature", "2")
+    assert other.returncode == 1 and "✗ step 1, token " in other.stdout and "expected " in other.stdout
+    assert g4agent("sessions", "replay", id, "--seed", "4", "--temperature", "2").returncode == 0

@@ -247,7 +247,7 @@ async def random_calls(runtime: TorchRuntime, schemas: int, each: int) -> AsyncI
 async def check_random_calls(runtime: TorchRuntime, schemas: int, each: int) -> None:
     complete, total = 0, schemas * each
     async for tool, event in random_calls(runtime, schemas, each):
-        if isinstance(event, CallReady):
+        if isinstance(event, CallReady) and event.repairs != ("truncated_call",):  # cut off by the step's tokens
             assert event.repairs == () and event.call.name == "go"
             tool.validate(event.call.arguments)
             complete += 1
