@@ -43,6 +43,9 @@ def test_the_shelves_are_found() -> None:
         "g4agent_docker",
         "g4agent_coding",
         "g4agent_mcp",
+        "g4agent_files",
+        "g4agent_python",
+        "g4agent_sql",
     }
 
 
