@@ -100,6 +100,39 @@ async def test_functions_and_classes_are_kept_and_see_later_values(run: Run) -> 
     assert await run("set_rate(3); rate") == {"result": "3"}
 
 
+async def test_common_decorators_and_libraries_are_kept(run: Run) -> None:
+    """A cached function pickles as a name in a module that the next call does not have; arrays are large objects."""
+    await run(
+        "import collections, contextlib, functools, numpy as np\n"
+        "@functools.lru_cache(maxsize=None)\n"
+        "def fib(n): return n if n < 2 else fib(n - 1) + fib(n - 2)\n"
+        "Point = collections.namedtuple('Point', 'x y')\n"
+        "def twice(f):\n"
+        "    @functools.wraps(f)\n"
+        "    def call(*a): return f(*a) * 2\n"
+        "    return call\n"
+        "@twice\n"
+        "def one(): return 1\n"
+        "@contextlib.contextmanager\n"
+        "def around(): yield Point(1, 2)\n"
+        "grid = np.arange(6).reshape(2, 3); view = grid[0]\n"
+        "class Base:\n"
+        "    def __init__(self, x): self.x = x\n"
+        "class Derived(Base):\n"
+        "    def __init__(self): super().__init__(5)\n"
+        "derived = Derived()"
+    )
+    got = await run("with around() as point: pass\nfib(50), point.y, one(), int(view.sum()), derived.x, Derived().x")
+    assert got == {"result": "(12586269025, 2, 2, 3, 5, 5)"}
+
+
+async def test_what_refers_to_the_code_by_name_is_named_and_the_rest_is_kept(run: Run) -> None:
+    """It can be read back only where the code has run already, so checking in that very process would miss it."""
+    got = await run("class Named:\n    def __reduce__(self): return 'named'\nnamed = Named()\nx = 1")
+    assert got["note"].startswith("not kept for the next call: named (")
+    assert await run("x") == {"result": "1"}
+
+
 async def test_what_cannot_be_kept_is_named_and_the_rest_is_kept(run: Run) -> None:
     """A connection must not cost the model all of its names, nor vanish without a word."""
     got = await run(

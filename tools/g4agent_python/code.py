@@ -83,10 +83,10 @@ def _execute(source: str, namespace: dict[str, Any], name: str) -> object:
     """Runs the statements; gives the value of the last one where that is an expression."""
     tree = ast.parse(source, name)
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-    exec(compile(tree, name, "exec"), namespace)
+    exec(compile(tree, name, "exec", dont_inherit=True), namespace)
     if not isinstance(last, ast.Expr):
         return None
-    return eval(compile(ast.Expression(last.value), name, "eval"), namespace)
+    return eval(compile(ast.Expression(last.value), name, "eval", dont_inherit=True), namespace)
 
 
 @contextmanager

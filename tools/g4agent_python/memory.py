@@ -14,10 +14,11 @@ import pickle
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import _lru_cache_wrapper, lru_cache
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import cloudpickle
@@ -144,6 +145,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, CodeType):  # cloudpickle would drop the file's name, by which tracebacks find the lines
             return marshal.loads, (marshal.dumps(value),)
+        if isinstance(value, _lru_cache_wrapper):  # pickles as a name that the next call's module does not have
+            return _cached, (value.__wrapped__, value.cache_parameters())
         reduced = super().reducer_override(value)
         if not (
             isinstance(value, FunctionType) and value.__globals__ is self._namespace and isinstance(reduced, tuple)
@@ -151,6 +154,11 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return reduced
         make, (code, _, *rest), (attributes, slots), *end = reduced
         return make, (code, self._namespace, *rest), (attributes, {**slots, "__globals__": {}}), *end
+
+
+def _cached(function: Callable[..., Any], parameters: Mapping[str, Any]) -> Callable[..., Any]:
+    """The function with an empty cache, in place of one that `functools.lru_cache` or `cache` has made."""
+    return lru_cache(maxsize=parameters["maxsize"], typed=parameters["typed"])(function)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -188,7 +196,8 @@ def _read_back(data: bytes, report: int) -> None:
         nothing = os.open(os.devnull, os.O_RDWR)
         os.dup2(nothing, 1)
         os.dup2(nothing, 2)
-        _load(data, {})
+        sys.modules["__main__"] = main = ModuleType("__main__")  # as empty as the next call will find it
+        _load(data, vars(main))
         os.write(report, READABLE.encode())
     except BaseException as error:
         os.write(report, _short(error).encode(errors="replace"))
