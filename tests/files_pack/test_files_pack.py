@@ -182,6 +182,15 @@ def test_what_the_csv_module_writes_is_read_back(
         assert read["rows"][8:] == rows and read["of"] == 8 + len(rows)
 
 
+@given(data=st.binary(max_size=60) | st.text(alphabet='a,;"\n\r\t\0[{:1é\ufeff', max_size=40).map(str.encode))
+def test_any_bytes_get_an_answer(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    """What a stranger calls a document may be anything; no tool may fail on it, nor give what is no JSON."""
+    with chdir(tmp_path_factory.mktemp("w")):
+        Path("d.jsonl").write_bytes(data)
+        for read in (read_text, read_csv, count_csv, read_json):
+            to_json("read", read("d.jsonl"))
+
+
 def test_a_messy_table_is_read_and_its_mess_is_told(workspace: Path) -> None:
     """Nameless and equal columns, short and long rows, a quote that is never closed."""
     (workspace / "t.csv").write_text("id,,id\n1,2,3\n4\n\n5,6,7,8\n")
