@@ -158,7 +158,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 def _cached(function: Callable[..., Any], parameters: Mapping[str, Any]) -> Callable[..., Any]:
     """The function with an empty cache, in place of one that `functools.lru_cache` or `cache` has made."""
-    return lru_cache(maxsize=parameters["maxsize"], typed=parameters["typed"])(function)
+    cached: Callable[..., Any] = lru_cache(maxsize=parameters["maxsize"], typed=parameters["typed"])(function)
+    return cached
 
 
 class _Unpickler(pickle.Unpickler):
