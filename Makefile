@@ -45,7 +45,12 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/masking.py --check
 	$(BIN)/python benchmarks/injection.py --check
 	$(BIN)/python benchmarks/bfcl_native.py --check
+	$(BIN)/python benchmarks/codec.py --check
+	$(BIN)/python benchmarks/kv_memory.py --check
+	$(BIN)/python benchmarks/decode_attention.py
+	$(BIN)/python benchmarks/coding_oracle.py --check
 	$(BIN)/python benchmarks/nano_eval.py
+	$(BIN)/python benchmarks/sandbox_latency.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from g4agent.ports.sandbox import Limits
     from g4agent.secrets import secret
     from g4agent.session import RunResult, Session
+    from g4agent.telemetry import Telemetry
     from g4agent.tools import Tool, command_tool, tool
     from g4agent.verdict import Outcome, Verdict
 
@@ -35,6 +36,7 @@ _HOMES = {
     "RunResult": "g4agent.session",
     "Sampling": "g4agent.ports.runtime",
     "Session": "g4agent.session",
+    "Telemetry": "g4agent.telemetry",
     "Tool": "g4agent.tools",
     "Verdict": "g4agent.verdict",
     "call_key": "g4agent.call_keys",
@@ -55,6 +57,7 @@ __all__ = [
     "RunResult",
     "Sampling",
     "Session",
+    "Telemetry",
     "Tool",
     "Verdict",
     "__version__",

@@ -26,19 +26,20 @@ from g4agent.ports.runtime import (
     ChatRuntime,
     Conversation,
     ConversationSetup,
-    GrammarRuntime,
     Sampling,
     TokenRuntime,
 )
 from g4agent.ports.sandbox import LimitName, Limits, Sandbox
-from g4agent.recording import RecordingEngine
+from g4agent.recording import open_conversation
 from g4agent.secrets import Secrets, SecretSource
 from g4agent.session import BoxPlan, RunResult, Service, Session, Workspace
 from g4agent.store.ids import session_id as new_id
 from g4agent.tools import Tool, ToolSet
 
 if TYPE_CHECKING:
+    from g4agent.replay import Replay
     from g4agent.store import NewSession, Store, StoredSession
+    from g4agent.telemetry import Telemetry
 
 T = TypeVar("T")
 
@@ -83,6 +84,9 @@ class Agent:
     secrets: SecretSource | None = field(default=None, repr=False)
     """Where the values come from that tools name with `@tool(secrets=…)`: a mapping, or a function of the name. None:
     this process's environment variables."""
+    telemetry: Telemetry | bool | None = None
+    """What runs tell OpenTelemetry (extra `otel`). None: nothing, unless the OTEL_* environment variables name an OTLP
+    endpoint or exporter."""
     model_options: Mapping[str, Any] = field(default_factory=dict)
     """For the runtime's `load`: dtype, device, context_length, offline."""
 
@@ -120,6 +124,34 @@ class Agent:
         async with self.session(session_id) as session:
             return await session.run(prompt)
 
+    async def fork(self, session_id: str, step: int | None = None) -> str:
+        """A new session with a stored one's history up to and including a step, the last one if None; returns its id.
+
+        See `Store.fork`. Go on with `resume` or `session`.
+        """
+        store = await self._require_store()
+        id = (await _in_thread(lambda: store.session(session_id))).id
+        return await _in_thread(lambda: store.fork(id, step))
+
+    async def replay(self, session_id: str, sampling: Sampling | None = None) -> Replay:
+        """Has the model sample a stored session anew, its results taken from the store, up to the first other token.
+
+        Args:
+            session_id: The session, or a unique prefix of its id.
+            sampling: In the place of the session's own.
+
+        Raises:
+            ConfigError: The session was made with other tools, or this model gives no tokens.
+            StoreError: A step has no sampled tokens.
+        """
+        from g4agent.replay import replay
+
+        store, runtime = await self._require_store(), await self.load()
+        stored = await _in_thread(lambda: store.session(session_id))
+        self._require_same_tools(stored, runtime)
+        setup = replace(self._setup(), system=stored.system, thinking=stored.thinking)
+        return await replay(runtime, store, stored.id, setup, sampling or stored.sampling)
+
     def run_sync(self, prompt: str) -> RunResult:
         """`run` for code that is not async."""
         return anyio.run(self.run, prompt)
@@ -149,14 +181,20 @@ class Agent:
             SessionNotFoundError: The store has no such session.
             SessionBusyError: Another process drives it.
             SecretMissingError: A tool names a secret that the agent's source of secrets lacks.
-            ConfigError: The stored session was made with another model or system turn.
+            ConfigError: The stored session was made with another model or system turn, or telemetry is asked for and
+                cannot be had.
         """
+        from g4agent.telemetry import open_telemetry
+
+        telemetry = open_telemetry(self.telemetry)
         secrets = Secrets((name for tool in self.tools for name in tool.secrets), self.secrets)
         runtime = await self.load()
-        conversation, recorder = await _open_conversation(runtime)
+        conversation, recorder = await open_conversation(runtime)
         try:
             session = await self._open_session(session_id, runtime, conversation)
             session.recorder, session.secrets = recorder, secrets
+            if telemetry is not None:
+                session.trace = telemetry.trace(session, runtime, self.name, self._system())
         except BaseException:
             await conversation.close()
             raise
@@ -171,8 +209,7 @@ class Agent:
         store = await self.open_store()
         if store is None and self.approve == "later":
             raise ConfigError("this agent keeps no sessions, so nobody can answer later", hint="Give it a store.")
-        schema = None if self._output is None else self._output.json_schema()
-        setup = ConversationSetup(self._system(), tuple(self._toolset.values()), self.thinking, self.calls, schema)
+        setup = self._setup()
         if session_id is None:
             await conversation.begin(setup)
             new = self._new_session(runtime)
@@ -182,15 +219,14 @@ class Agent:
                 else await _in_thread(lambda: store.create_session(new, lease=True))
             )
             return self._session(id, runtime, conversation, store, self.sampling, self.thinking)
-        if store is None:
-            raise ConfigError("this agent keeps no sessions (store=False)", hint="Give it a store to resume from.")
-        id = (await _in_thread(lambda: store.session(session_id))).id
-        await _in_thread(lambda: store.leases.acquire(id))
+        kept = await self._require_store()
+        id = (await _in_thread(lambda: kept.session(session_id))).id
+        await _in_thread(lambda: kept.leases.acquire(id))
         try:
-            return await self._restore_session(id, store, runtime, conversation, setup)
+            return await self._restore_session(id, kept, runtime, conversation, setup)
         except BaseException:
             with anyio.CancelScope(shield=True):
-                await _in_thread(lambda: store.leases.release(id))
+                await _in_thread(lambda: kept.leases.release(id))
             raise
 
     async def _restore_session(
@@ -228,6 +264,10 @@ class Agent:
             tools_hash=hashlib.sha256(declared.encode()).hexdigest(),
         )
 
+    def _setup(self) -> ConversationSetup:
+        schema = None if self._output is None else self._output.json_schema()
+        return ConversationSetup(self._system(), tuple(self._toolset.values()), self.thinking, self.calls, schema)
+
     def _system(self) -> str:
         """The system text, with the shape of the answer where there is one."""
         if self._output is None:
@@ -241,6 +281,9 @@ class Agent:
                 f"session {stored.id} was made with {stored.model}, not with {runtime.info.name}",
                 hint=f"Resume it with --model {stored.model}; other weights would not read its tokens alike.",
             )
+        self._require_same_tools(stored, runtime)
+
+    def _require_same_tools(self, stored: StoredSession, runtime: TokenRuntime | ChatRuntime) -> None:
         if stored.tools_hash != self._new_session(runtime).tools_hash:
             raise ConfigError(
                 f"session {stored.id} was made with other tools",
@@ -317,6 +360,12 @@ class Agent:
             self._open_store = await _in_thread(lambda: Store.open(place))
         return self._open_store
 
+    async def _require_store(self) -> Store:
+        store = await self.open_store()
+        if store is None:
+            raise ConfigError("this agent keeps no sessions (store=False)", hint="Give it the store they lie in.")
+        return store
+
     async def aclose(self) -> None:
         """Frees the weights and closes the store, as far as they were loaded and opened by this very agent."""
         if self._runtime is not None and self._loaded_here:
@@ -331,19 +380,6 @@ class Agent:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
-
-
-async def _open_conversation(
-    runtime: TokenRuntime | ChatRuntime,
-) -> tuple[Conversation, RecordingEngine | None]:
-    """A conversation and, where it is one of token ids, the engine that keeps them."""
-    if isinstance(runtime, ChatRuntime):
-        return await runtime.open_conversation(), None
-    from g4agent.gemma4.conversation import NativeConversation
-
-    accepts = runtime.accepts_grammar if isinstance(runtime, GrammarRuntime) else None
-    engine = RecordingEngine(await runtime.open_engine())
-    return NativeConversation(runtime.info, runtime.tokenizer, engine, accepts), engine
 
 
 def _folder_workspace(folder: Path) -> Workspace:

@@ -10,6 +10,8 @@ from g4agent.messages import ToolCall, ToolError, ToolResult
 from g4agent.verdict import Verdict
 
 EVENT_SCHEMA_VERSION = 1
+"""Of docs/events.schema.json. It changes when a field or an event is renamed, removed or given another meaning; what is
+added changes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +120,22 @@ ModelEvent: TypeAlias = ThoughtDelta | TextDelta | CallDelta | CallReady | CallM
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
+    """A user turn begins, or an interrupted one goes on: then there is no prompt."""
+
     type: ClassVar[str] = "run_started"
     session_id: str
     model: str
     prompt: str
     thinking: bool
     seed: int
+    schema: int = EVENT_SCHEMA_VERSION
+    """Version of the schema of this and the following events."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepStarted:
+    """The model begins to write."""
+
     type: ClassVar[str] = "step_started"
     step: int
 
@@ -258,7 +266,7 @@ class CheckFinished:
 
 @dataclass(frozen=True, slots=True)
 class RunJudged:
-    """Headless runs only: the verdict that counts, checks included. After it comes only what became of the changes."""
+    """Headless runs only, and their last event: the verdict that counts, checks included."""
 
     type: ClassVar[str] = "run_judged"
     verdict: Verdict

@@ -243,9 +243,11 @@ async def execute_admitted(session: Session, turn: Turn, step: Step) -> None:
         timeout = session.timeout(tool, turn.spending.seconds_left())
         step.started[call.id] = datetime.now(UTC)
         earlier = step.earlier.get(call.id)
-        key = make_key(session.id, earlier.call_id if earlier else call.id, call.name, call.arguments)
+        maker = earlier.made_in if earlier and earlier.made_in else session.id
+        key = make_key(maker, earlier.call_id if earlier else call.id, call.name, call.arguments)
         run = execute if earlier is None else reconcile
-        step.executions[call.id] = await run(call, tool, box, timeout, session.secrets, key)
+        with session.running(call):
+            step.executions[call.id] = await run(call, tool, box, timeout, session.secrets, key)
 
     async def stop_when_ordered() -> None:
         await _until(lambda: session.inbox.stopping)

@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from g4agent.ports.runtime import GenerateRequest, SampledToken, TokenEngine
+from g4agent.ports.runtime import (
+    ChatRuntime,
+    Conversation,
+    GenerateRequest,
+    GrammarRuntime,
+    SampledToken,
+    TokenEngine,
+    TokenRuntime,
+)
 from g4agent.store.records import Generation
 
 
@@ -71,3 +79,14 @@ class RecordingEngine:
 
 def _limits(generation: Generation) -> tuple[int, int | None]:
     return generation.max_tokens, generation.thought_limit
+
+
+async def open_conversation(runtime: TokenRuntime | ChatRuntime) -> tuple[Conversation, RecordingEngine | None]:
+    """A conversation and, where it is one of token ids, the engine that keeps them."""
+    if isinstance(runtime, ChatRuntime):
+        return await runtime.open_conversation(), None
+    from g4agent.gemma4.conversation import NativeConversation
+
+    accepts = runtime.accepts_grammar if isinstance(runtime, GrammarRuntime) else None
+    engine = RecordingEngine(await runtime.open_engine())
+    return NativeConversation(runtime.info, runtime.tokenizer, engine, accepts), engine

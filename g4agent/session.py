@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, aclosing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from g4agent.egress.service import Egress
     from g4agent.planner import Step
     from g4agent.recording import RecordingEngine
+    from g4agent.run_trace import SessionTrace
     from g4agent.store import Store
     from g4agent.store.leases import Heartbeat
 
@@ -113,6 +114,8 @@ class Session:
         """Keeps the sampled tokens; None for a model that gives none."""
         self.secrets = Secrets()
         """Values that the tools name."""
+        self.trace: SessionTrace | None = None
+        """Telemetry, where it is wanted."""
         self._journaled = False
         """True while the store has the generation of the step under way."""
         self._heartbeat: Heartbeat | None = None
@@ -146,7 +149,11 @@ class Session:
             async for event in events:
                 yield event
 
-    async def _run(self, prompt: str | None, results: list[ToolResult]) -> AsyncGenerator[Event, None]:
+    def _run(self, prompt: str | None, results: list[ToolResult]) -> AsyncGenerator[Event, None]:
+        events = self._events(prompt, results)
+        return events if self.trace is None else self.trace.watch(events)
+
+    async def _events(self, prompt: str | None, results: list[ToolResult]) -> AsyncGenerator[Event, None]:
         from g4agent.planner import INTERRUPTED, Turn, plan
 
         turn = Turn(Spending(self.budget), results=results)
@@ -260,6 +267,10 @@ class Session:
             return Path(self._resources.enter_context(TemporaryDirectory(prefix="g4agent-session-")))
         self._box_plan.folder.mkdir(parents=True, exist_ok=True)
         return self._box_plan.folder
+
+    def running(self, call: ToolCall) -> AbstractContextManager[None]:
+        """What a call runs within."""
+        return nullcontext() if self.trace is None else self.trace.running(call)
 
     def timeout(self, tool: Tool, seconds_left: float | None) -> float:
         """Seconds that a call may take."""

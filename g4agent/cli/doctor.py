@@ -52,6 +52,8 @@ def examine() -> Iterator[Finding]:
     yield from _group("sandboxes", _sandbox)
     yield _store()
     yield from _hardware()
+    for entry in sorted(entry_points(group="g4agent.checks"), key=lambda entry: entry.name):
+        yield entry.load()()
 
 
 def _python() -> Finding:

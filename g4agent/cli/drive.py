@@ -65,6 +65,8 @@ class Driver:
 
     async def turn(self, session: Session, prompt: str | None) -> Verdict:
         """One user turn, shown while it happens; None goes on with an interrupted one."""
+        if self.copied is not None:
+            await self.copied.remember(self, session)
         async with aclosing(session.stream(prompt)) as events:
             return await self._show(events)
 
@@ -77,11 +79,12 @@ class Driver:
         """Shows something that is no part of a turn."""
         self._renderer.show(event)
 
-    def judge(self, report: RunReport, checks: list[CheckResult]) -> int:
-        """Shows what came of a headless run's checks, and its verdict; returns the exit code."""
+    async def judge(self, session: Session, report: RunReport, checks: list[CheckResult]) -> int:
+        """Shows what came of a headless run's checks and of its changes, and its verdict; returns the exit code."""
         verdict = report.finish(checks)
         for check in checks:
             self._renderer.show(CheckFinished(check.name, check.passed, check.ran, check.detail))
+        await self.settle(session, report.prompt, ok=verdict.ok)
         self._renderer.show(RunJudged(verdict, verdict.exit_code))
         return verdict.exit_code
 

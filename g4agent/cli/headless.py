@@ -44,9 +44,7 @@ def run_headless(driver: Driver, id: str, prompt: str, reporting: Reporting) -> 
     async def once(driver: Driver) -> int:
         async with driver.agent.session() as session:
             verdict = await driver.turn(session, prompt)
-            code = driver.judge(report, await run_checks(checks, session, report) if verdict.ok else [])
-            await driver.settle(session, prompt, ok=code == 0)
-            return code
+            return await driver.judge(session, report, await run_checks(checks, session, report) if verdict.ok else [])
 
     try:
         return driver.run(once)

@@ -34,6 +34,10 @@ MaxSeconds = Annotated[float | None, typer.Option(min=0.001, help="Seconds befor
 PolicyFile = Annotated[
     Path | None, typer.Option("--policy", metavar="FILE", help="TOML file of rules, in the place of the agent's own.")
 ]
+Changes = Annotated[
+    str | None,
+    typer.Option(metavar="HOW", help="What becomes of its changes: ask, apply, discard, patch=FILE, branch=NAME."),
+]
 ToolChoice = Annotated[
     str | None, typer.Option("--tool-choice", help="auto, required, none, or the tool that must be called first.")
 ]
@@ -91,15 +95,15 @@ class AgentOptions:
 
         agent = Agent() if self.agent is None else load_agent(self.agent)
         changes: dict[str, Any] = {
-            "sampling": _changed(agent.sampling, seed=self.seed, temperature=self.temperature),
-            "budget": _changed(
+            "sampling": changed(agent.sampling, seed=self.seed, temperature=self.temperature),
+            "budget": changed(
                 agent.budget,
                 steps=self.max_steps,
                 tokens=self.max_tokens,
                 thought_tokens=self.max_thoughts,
                 wall_seconds=self.max_seconds,
             ),
-            "calls": _changed(agent.calls, choice=self.tool_choice, masked=self.masked),
+            "calls": changed(agent.calls, choice=self.tool_choice, masked=self.masked),
         }
         if self.agent is not None:
             path = Path(self.agent)
@@ -124,7 +128,7 @@ class AgentOptions:
         return given | ({"offline": True} if self.offline else {})
 
 
-def _changed(settings: Any, **changes: Any) -> Any:
+def changed(settings: Any, **changes: Any) -> Any:
     """A copy of the frozen settings with every change that is not None."""
     return replace(settings, **{name: value for name, value in changes.items() if value is not None})
 

@@ -25,10 +25,7 @@ def run(
         Path | None,
         typer.Option("--workspace", "-w", metavar="PATH", help="Work on a copy of this folder or git repository."),
     ] = None,
-    changes: Annotated[
-        str | None,
-        typer.Option(metavar="HOW", help="What becomes of its changes: ask, apply, discard, patch=FILE, branch=NAME."),
-    ] = None,
+    changes: o.Changes = None,
     headless: Annotated[
         bool, typer.Option("--headless", help="Nobody watches: ask nothing, and believe nothing that is not shown.")
     ] = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,10 +14,9 @@ from g4agent.cli import options as o
 
 if TYPE_CHECKING:
     from g4agent.agent import Agent
-    from g4agent.cli.render import Story
-    from g4agent.store import SessionSummary, StoredCall, StoredSession, StoredStep
+    from g4agent.store import SessionSummary
 
-app = typer.Typer(help="Stored sessions: list, show, resume.", no_args_is_help=True)
+app = typer.Typer(help="Stored sessions: list, show, resume, fork, replay, export, import.", no_args_is_help=True)
 
 SessionId = Annotated[str, typer.Argument(metavar="ID", help="Id of a session, or its beginning.")]
 
@@ -39,21 +39,15 @@ def list_sessions(
 
 @app.command("show")
 def show(id: SessionId, verbose: o.Verbose = False) -> None:
-    """Tell a session's story from the store: prompts, calls, results, answers."""
+    """Tell a session's story from the store: turns, thoughts, calls, questions, results, and what it took."""
     from g4agent.cli.console import stdout
     from g4agent.cli.drive import reported_errors
     from g4agent.cli.render import Story
+    from g4agent.cli.stored_story import tell
     from g4agent.store import Store
 
     with reported_errors(verbose), Store.open() as store:
-        session = store.session(id)
-        story = Story(stdout(), verbose=verbose)
-        _tell_header(story, session)
-        calls = store.calls(session.id)
-        for step in store.steps(session.id):
-            _tell_step(story, step, [call for call in calls if call.step == step.index])
-        _tell_calls(story, [call for call in calls if call.step >= session.steps])
-        _tell_end(story, session)
+        tell(Story(stdout(), verbose=verbose), store, store.session(id), verbose=verbose)
 
 
 @app.command("resume")
@@ -69,16 +63,24 @@ def resume(
     device: o.Device = None,
     dtype: o.Dtype = None,
     kv_bits: o.KvBits = None,
+    changes: o.Changes = None,
     offline: o.Offline = False,
     as_json: o.AsJson = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Go on with a stored session, by the agent and the model that it was made with."""
+    """Go on with a stored session, by the agent and the model that it was made with.
+
+    Where it works on a copy of a folder, all that it has changed in it comes out as `--changes` says.
+    """
     from g4agent.cli.drive import Driver, reported_errors
+    from g4agent.cli.workspace import Copied
+    from g4agent.store import Store
 
     async def go_on(driver: Driver) -> int:
         async with driver.agent.session(id) as session:
-            return (await driver.turn(session, prompt)).exit_code
+            verdict = await driver.turn(session, prompt)
+            await driver.settle(session, prompt or "", ok=verdict.ok)
+            return verdict.exit_code
 
     with reported_errors(verbose):
         chosen = o.AgentOptions(
@@ -92,7 +94,90 @@ def resume(
             offline=offline,
         )
         configured = stored_agent(id, chosen)
-        raise typer.Exit(Driver(configured, as_json=as_json, verbose=verbose).run(go_on))
+        with Store.open() as store:
+            watched = sys.stdin.isatty() and sys.stderr.isatty()
+            copied = Copied.stored(store.folder, store.session(id).id, changes, watched=watched)
+        driver = Driver(configured if copied is None else copied.agent(configured), as_json=as_json, verbose=verbose)
+        driver.copied = copied
+        raise typer.Exit(driver.run(go_on))
+
+
+@app.command("fork")
+def fork(
+    id: SessionId,
+    at: Annotated[
+        int | None, typer.Option("--at", metavar="STEP", min=0, help="Last step to take over. Default: the last one.")
+    ] = None,
+    verbose: o.Verbose = False,
+) -> None:
+    """Begin a new session with another one's history, up to and including a step. Prints its id."""
+    from g4agent.cli.drive import reported_errors
+    from g4agent.store import Store
+
+    with reported_errors(verbose), Store.open() as store:
+        typer.echo(store.fork(store.session(id).id, at))
+
+
+@app.command("export")
+def export_session(
+    id: SessionId,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file.")],
+    verbose: o.Verbose = False,
+) -> None:
+    """Write all of a session into one file, for another store."""
+    from g4agent.cli.drive import reported_errors
+    from g4agent.store import Store
+
+    with reported_errors(verbose), Store.open() as store:
+        store.export_session(store.session(id).id, file)
+
+
+@app.command("import")
+def import_session(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Made by `sessions export`.")],
+    verbose: o.Verbose = False,
+) -> None:
+    """Take in an exported session. Prints its id: a new one where its own is taken."""
+    from g4agent.cli.drive import reported_errors
+    from g4agent.store import Store
+
+    with reported_errors(verbose), Store.open() as store:
+        typer.echo(store.import_session(file))
+
+
+@app.command("replay")
+def replay(
+    id: SessionId,
+    verify: Annotated[bool, typer.Option("--verify", help="Exit with 1 where a token comes out otherwise.")] = False,
+    seed: o.Seed = None,
+    temperature: o.Temperature = None,
+    agent: o.AgentPath = None,
+    model: o.Model = None,
+    device: o.Device = None,
+    dtype: o.Dtype = None,
+    kv_bits: o.KvBits = None,
+    offline: o.Offline = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Have the model sample a session anew, its results taken from the store, and tell the first other token.
+
+    No tool runs. Another seed, temperature or model shows where it would have gone another way.
+    """
+    from g4agent.cli.drive import Driver, reported_errors
+    from g4agent.cli.replay import tell
+    from g4agent.store import Store
+
+    async def run_again(driver: Driver) -> int:
+        with Store.open() as store:
+            sampling = store.session(id).sampling
+        sampling = o.changed(sampling, seed=seed, temperature=temperature)
+        result = await driver.agent.replay(id, sampling)
+        tell(result, await driver.agent.load())
+        return int(verify and result.divergence is not None)
+
+    with reported_errors(verbose):
+        chosen = o.AgentOptions(agent=agent, model=model, device=device, dtype=dtype, kv_bits=kv_bits, offline=offline)
+        raise typer.Exit(Driver(stored_agent(id, chosen), as_json=False, verbose=verbose).run(run_again))
 
 
 def stored_agent(id: str, chosen: o.AgentOptions) -> Agent:
@@ -133,38 +218,3 @@ def _row(s: SessionSummary) -> tuple[str, ...]:
 
     agent, prompt = Path(s.agent).name, one_line(s.title, 60)
     return s.id, age(s.updated), agent, s.model, str(s.steps), str(s.tokens), s.status, prompt
-
-
-def _tell_header(story: Story, session: StoredSession) -> None:
-    made = f"{session.created:%Y-%m-%d %H:%M} UTC"
-    story.line(f"session {session.id} · {session.agent} · {session.model} · {made}", "dim")
-
-
-def _tell_step(story: Story, step: StoredStep, calls: list[StoredCall]) -> None:
-    if step.kind == "user":
-        story.line(f"> {step.text}", "bold")
-    elif step.text.strip():
-        story.line(step.text.strip())
-    _tell_calls(story, calls)
-
-
-def _tell_calls(story: Story, calls: list[StoredCall]) -> None:
-    from g4agent.messages import ToolCall
-
-    for call in calls:
-        story.call(ToolCall(call.call_id, call.name, call.arguments))
-        if call.result is not None:
-            story.result(call.result, call.output)
-        else:
-            story.line(f"✗ {call.name}: begun, and its outcome is unknown", "red")
-
-
-def _tell_end(story: Story, session: StoredSession) -> None:
-    from g4agent.store.records import UNFINISHED
-
-    verdict = session.verdict
-    status = UNFINISHED if verdict is None else f"{verdict.outcome}{f' ({verdict.reason})' if verdict.reason else ''}"
-    counts = f"{session.steps} steps · {session.tokens:,} tokens"
-    story.line(f"{status} · {counts}", "green" if verdict is not None and verdict.ok else "bold red")
-    if session.interrupted:
-        story.line(f"  go on with: g4agent sessions resume {session.id}", "dim")

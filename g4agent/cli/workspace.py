@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from g4agent.errors import ConfigError
 from g4agent.events import ChangesSettled, WorkspaceChanged
-from g4agent.project import Changes, ChangesConflictError, Project
+from g4agent.project import Changes, Project
 from g4agent.project.changes import require_new_branch
 
 if TYPE_CHECKING:
@@ -41,6 +41,16 @@ class Copied:
         Raises:
             ConfigError: The folder, the choice, the branch or the patch's folder cannot be used.
         """
+        return cls._checked(Project.read(folder), changes, watched)
+
+    @classmethod
+    def stored(cls, store: Path, session: str, changes: str | None, *, watched: bool) -> Copied | None:
+        """The project of a session that began on a copy of one; None for any other session. Raises as `prepare`."""
+        project = Project.load(_session_folder(store, session))
+        return None if project is None else cls._checked(project, changes, watched)
+
+    @classmethod
+    def _checked(cls, project: Project, changes: str | None, watched: bool) -> Copied:
         action, target = parse_changes(changes or "ask")
         if action == "ask" and not watched:
             raise ConfigError(
@@ -49,10 +59,15 @@ class Copied:
             )
         if action == "patch" and not Path(target).absolute().parent.is_dir():
             raise ConfigError(f"there is no folder for the patch {target}", hint="Make it first.")
-        project = Project.read(folder)
         if action == "branch":
             require_new_branch(project, target)
         return cls(project, action, target)
+
+    async def remember(self, driver: Driver, session: Session) -> None:
+        """Keeps with the session what was copied, so that a resumed one can take its changes over as well."""
+        store = await driver.agent.open_store()
+        if store is not None:
+            self.project.save(_session_folder(store.folder, session.id))
 
     def agent(self, agent: Agent) -> Agent:
         """The agent, at work on the copy."""
@@ -82,21 +97,37 @@ class Copied:
             if self.action == "patch":
                 _write_patch(Path(self.target), diff)
             return
-        match self.action:
-            case "patch":
-                _write_patch(Path(self.target), diff)
-                driver.show(ChangesSettled("patch", self.target))
-            case "branch":
+        if self.action == "discard":
+            driver.show(ChangesSettled("discard", ""))
+        elif self.action == "patch":
+            _write_patch(Path(self.target), diff)
+            driver.show(ChangesSettled("patch", self.target))
+        else:
+            await self._take_over(driver, session, task, changes, diff, ok)
+
+    async def _take_over(
+        self, driver: Driver, session: Session, task: str, changes: Changes, diff: str, ok: bool
+    ) -> None:
+        """Keeps a patch with the session, where there is a store, until the changes are where they were to go."""
+        store = await driver.agent.open_store()
+        folder = None if store is None else _session_folder(store.folder, session.id)
+        kept = None if folder is None else folder / "changes.patch"
+        if kept is not None:
+            _write_patch(kept, diff)
+        settled = ChangesSettled("discard", "") if kept is None else ChangesSettled("patch", str(kept))
+        try:
+            if self.action == "branch":
                 commit = changes.commit(self.target, _message(task, session.id))
-                driver.show(ChangesSettled("branch", f"{self.target} ({commit[:10]})"))
-            case "discard":
-                driver.show(ChangesSettled("discard", ""))
-            case "apply" if ok:
-                await self._apply(driver, session, changes, diff)
-            case "ask" if await self._asked(len(changes.files)):
-                await self._apply(driver, session, changes, diff)
-            case _:
-                await self._keep(driver, session, diff)
+                settled = ChangesSettled("branch", f"{self.target} ({commit[:10]})")
+            elif ok if self.action == "apply" else await self._asked(len(changes.files)):
+                changes.apply()
+                settled = ChangesSettled("apply", str(self.project.folder))
+                if folder is not None:
+                    changes.applied().save(folder)
+        finally:
+            driver.show(settled)
+        if kept is not None and settled.action != "patch":
+            kept.unlink()
 
     async def _asked(self, count: int) -> bool:
         from g4agent.cli.drive import ask
@@ -104,25 +135,6 @@ class Copied:
         what = "this change" if count == 1 else f"these changes of {count} files"
         answer = await ask(f"Apply {what} to {self.project.folder}? [y/N] ")
         return (answer or "").strip().lower() in ("y", "yes")
-
-    async def _apply(self, driver: Driver, session: Session, changes: Changes, diff: str) -> None:
-        try:
-            changes.apply()
-        except ChangesConflictError:
-            await self._keep(driver, session, diff)
-            raise
-        driver.show(ChangesSettled("apply", str(self.project.folder)))
-
-    async def _keep(self, driver: Driver, session: Session, diff: str) -> None:
-        """Not applied; kept with the session, where there is a store."""
-        store = await driver.agent.open_store()
-        if store is None:
-            driver.show(ChangesSettled("discard", ""))
-            return
-        file = store.folder / "sessions" / session.id / "changes.patch"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        _write_patch(file, diff)
-        driver.show(ChangesSettled("patch", str(file)))
 
 
 def parse_changes(text: str) -> tuple[Action, str]:
@@ -136,6 +148,10 @@ def parse_changes(text: str) -> tuple[Action, str]:
     )
 
 
+def _session_folder(store: Path, session: str) -> Path:
+    return store / "sessions" / session
+
+
 def _message(task: str, session: str) -> str:
     lines = task.strip().splitlines()
     subject = lines[0] if lines else "A run's changes"
@@ -145,6 +161,7 @@ def _message(task: str, session: str) -> str:
 
 
 def _write_patch(file: Path, diff: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f"{file.name}.part")
     part.write_bytes(diff.encode(errors="surrogateescape"))
     part.replace(file)

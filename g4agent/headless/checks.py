@@ -53,9 +53,9 @@ async def run_checks(checks: list[Check], session: Session, report: RunReport) -
             problem = await check.run(session, report)
         except Exception as error:
             said = error.message if isinstance(error, G4AgentError) else f"{type(error).__name__}: {error}"
-            results.append(CheckResult(check.name, False, said, ran=False))
+            results.append(CheckResult(check.name, False, session.secrets.mask(said), ran=False))
         else:
-            results.append(CheckResult(check.name, problem is None, problem or ""))
+            results.append(CheckResult(check.name, problem is None, session.secrets.mask(problem or "")))
     return results
 
 
@@ -93,7 +93,7 @@ class Command:
         if done.exit_code == 0:
             return None
         why = "ran out of time" if done.timed_out else f"exit code {done.exit_code}"
-        said = (done.stdout + done.stderr).decode(errors="replace").strip()
+        said = session.secrets.mask((done.stdout + done.stderr).decode(errors="replace")).strip()
         return f"{why}: {said[-2000:]}" if said else why
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from g4agent.errors import ConfigError
@@ -60,6 +60,11 @@ class Changes:
         """Changes the project's own files: all of them, or none. Raises ChangesConflictError."""
         before = {path: entry for path, entry in self.project.entries.items() if path in self.files}
         replace_files(self.project.folder, before, self.files)
+
+    def applied(self) -> Project:
+        """The project as it is once the changes are applied."""
+        entries = {**self.project.entries, **self.files}
+        return replace(self.project, entries={path: entry for path, entry in entries.items() if entry is not None})
 
     def commit(self, branch: str, message: str) -> str:
         """Commits the changes to a new branch, and touches no file; gives the commit.

@@ -72,10 +72,11 @@ class Scratch:
         """Runs git on this repository."""
         return run_git(["--git-dir", str(self.folder), *arguments], self.folder, stdin=stdin)
 
-    def commit(self, *states: tuple[Entries, str]) -> None:
-        """Commits states on `main` in turn, each with its message."""
-        stream = b"".join(part for entries, message in states for part in _stream(entries, message))
-        self.git("fast-import", "--quiet", stdin=stream)
+    def commit(self, *states: tuple[Entries, str], branch: str = "refs/heads/main", start: str | None = None) -> None:
+        """Commits states on a branch in turn, each with its message; the first one after `start`, if there is one."""
+        parts = (part for entries, message in states for part in _stream(branch, entries, message))
+        origin = b"" if start is None else f"reset {branch}\nfrom {start}\n".encode()
+        self.git("fast-import", "--quiet", "--force", stdin=origin + b"".join(parts))
 
     def diff(self, before: Entries, after: Entries) -> str:
         """The difference as a patch that `git apply` takes. Bytes that are not UTF-8 come as surrogates."""
@@ -84,11 +85,11 @@ class Scratch:
         return self.git("diff", *options, "main~", "main").decode(errors="surrogateescape")
 
 
-def _stream(entries: Entries, message: str) -> Iterator[bytes]:
+def _stream(branch: str, entries: Entries, message: str) -> Iterator[bytes]:
     """What makes `git fast-import` commit exactly these entries."""
     name, address = AUTHOR
     text = message.encode()
-    yield f"commit refs/heads/main\ncommitter {name} <{address}> {int(time.time())} +0000\n".encode()
+    yield f"commit {branch}\ncommitter {name} <{address}> {int(time.time())} +0000\n".encode()
     yield b"data %d\n%s\n" % (len(text), text)
     yield b"deleteall\n"
     for path, entry in entries.items():

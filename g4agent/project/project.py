@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from g4agent.errors import ConfigError
-from g4agent.project.entries import LINK, Entries, Entry, read_archive, read_entry, write_archive
-from g4agent.project.git import Scratch, is_repository, names, run_git
+from g4agent.project.entries import Entries, Entry, read_archive, read_entry, write_archive
+from g4agent.project.git import is_repository, names, run_git
+from g4agent.project.history import own_repository
 from g4agent.project.replace import recover
 from g4agent.protected_paths import ProtectedPaths
 
 SKIPPED_FOLDERS = frozenset(
     ("node_modules", "__pycache__", ".venv", "venv", ".tox", ".mypy_cache", ".pytest_cache", ".ruff_cache")
 )
-GIT_CONFIG = b"[core]\n\trepositoryformatversion = 0\n\tbare = false\n"
+ABOUT, ARCHIVE = "project.json", "project.tar"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +46,38 @@ class Project:
         found = {path: entry for path in paths if is_copied(path) and (entry := read_entry(folder / path)) is not None}
         return cls(folder, in_repository, found)
 
-    def files(self) -> dict[str, bytes]:
-        """The regular files by path."""
-        return {path: entry.data for path, entry in self.entries.items() if entry.mode != LINK}
+    def save(self, folder: Path) -> None:
+        """Writes down what was copied, for a later process that takes the changes over."""
+        folder.mkdir(parents=True, exist_ok=True)
+        about = {"folder": str(self.folder), "in_repository": self.in_repository}
+        for name, data in ((ARCHIVE, write_archive(self.entries)), (ABOUT, json.dumps(about).encode())):
+            part = folder / f"{name}.part"
+            part.write_bytes(data)
+            part.replace(folder / name)
+
+    @classmethod
+    def load(cls, folder: Path) -> Project | None:
+        """What was saved there; None if nothing was.
+
+        Raises:
+            ConfigError: The project's folder is gone.
+        """
+        if not (folder / ABOUT).exists():
+            return None
+        about = json.loads((folder / ABOUT).read_text())
+        place = Path(about["folder"])
+        if not place.is_dir():
+            raise ConfigError(f"the workspace {place} of this session is gone", hint="Put the folder back.")
+        recover(place)
+        return cls(place, about["in_repository"], read_archive((folder / ARCHIVE).read_bytes()))
 
     def archive(self) -> bytes:
         """The copy as a box restores it, with links and executable files.
 
-        A copy from a git repository has a repository of its own, in which the project as it was is the only commit.
+        A copy from a git repository has a repository of its own; see `own_repository`.
         """
-        entries = dict(self.entries)
-        if self.in_repository:
-            with Scratch() as scratch:
-                scratch.commit((self.entries, "The project as the run found it"))
-                scratch.git("read-tree", "HEAD")
-                for file in sorted(scratch.folder.rglob("*")):
-                    if file.is_file():
-                        entries[f".git/{file.relative_to(scratch.folder).as_posix()}"] = Entry(file.read_bytes())
-            entries[".git/config"] = Entry(GIT_CONFIG)
-        return write_archive(entries)
+        own = own_repository(self.folder, self.entries) if self.in_repository else {}
+        return write_archive({**self.entries, **own})
 
     def after(self, snapshot: bytes) -> dict[str, Entry]:
         """What the project became, from a snapshot of the workspace; without new files that git would ignore."""

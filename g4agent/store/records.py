@@ -105,6 +105,8 @@ class CallRecord:
     """Time that the call took."""
     repairs: tuple[str, ...] = ()
     """What had to be mended in the call's syntax."""
+    made_in: str | None = None
+    """The session that made the call and whose id is in its idempotency key; None: the one that it stands in."""
 
     def __post_init__(self) -> None:
         assert self.result is None or (self.result.call_id, self.result.name) == (self.call_id, self.name)

@@ -151,8 +151,13 @@ def joined_transcript(deltas: Iterable[tuple[int, bytes]]) -> list[int]:
     ids: list[int] = []
     for start, packed in deltas:
         assert start <= len(ids), "the transcript has a gap"
-        ids[start:] = struct.unpack(f"<{len(packed) // 4}i", packed)
+        ids[start:] = unpacked(packed)
     return ids
+
+
+def unpacked(ids: bytes) -> tuple[int, ...]:
+    """Packed token ids."""
+    return struct.unpack(f"<{len(ids) // 4}i", ids)
 
 
 def stored_verdict(row: RowMapping) -> Verdict | None:
@@ -234,4 +239,5 @@ def stored_call(row: RowMapping) -> StoredCall:
         started=row["started"],
         seconds=row["seconds"],
         repairs=tuple(row["repairs"] or ()),
+        made_in=row["made_in"],
     )

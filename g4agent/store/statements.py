@@ -5,7 +5,7 @@ Parameters that are not the value of one column are named `p_…`.
 
 from __future__ import annotations
 
-from sqlalchemy import bindparam, case, delete, exists, func, insert, select, update
+from sqlalchemy import bindparam, case, delete, exists, func, insert, or_, select, union, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -23,9 +23,16 @@ from g4agent.store.tables import (
     AnyText,
 )
 
+KEPT_BYTES = 4 * 1024 * 1024
+"""Snapshots of earlier steps are kept, to be forked from, up to this size (before compression); of larger ones a
+session has only its last."""
+
 ADD_SESSION = insert(SESSIONS)
 ADD_PROGRESS = insert(PROGRESS)
-ADD_STEP = insert(STEPS)
+ADD_STEP = insert(STEPS).values(
+    workspace=select(PROGRESS.c.workspace).where(PROGRESS.c.session_id == bindparam("p_session")).scalar_subquery()
+)
+"""Adds a step after it was counted in: it notes the snapshot that stands then."""
 ADD_TRANSCRIPT = insert(TRANSCRIPT)
 ADD_CALL = insert(CALLS)
 ADD_BLOB = {
@@ -83,9 +90,15 @@ UPDATE_CALL = update(CALLS).where(CALLS.c.seq == bindparam("p_seq"))
 DROP_BLOB = delete(BLOBS).where(
     BLOBS.c.sha256 == bindparam("p_sha256"),
     ~exists(select(PROGRESS.c.session_id).where(PROGRESS.c.workspace == BLOBS.c.sha256)),
+    or_(BLOBS.c.size > KEPT_BYTES, ~exists(select(STEPS.c.step).where(STEPS.c.workspace == BLOBS.c.sha256))),
 )
-"""Deletes a snapshot that no session has any more."""
+"""Deletes a snapshot that no session ends with, unless it is a small one of some step."""
 
+SNAPSHOT_NAMES = union(
+    select(PROGRESS.c.workspace).where(PROGRESS.c.session_id == bindparam("p_session")),
+    select(STEPS.c.workspace).where(STEPS.c.session_id == bindparam("p_session")),
+)
+"""Names of all snapshots that a session ever had, NULL and the empty name perhaps among them."""
 WORKSPACE_NAME = select(PROGRESS.c.workspace).where(PROGRESS.c.session_id == bindparam("p_session"))
 WORKSPACE = (
     select(BLOBS.c.data)

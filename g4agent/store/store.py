@@ -25,8 +25,11 @@ from typing import Any
 from sqlalchemy import Connection, delete, select
 
 from g4agent.errors import SessionBusyError, SessionNotFoundError, StoreError
+from g4agent.ports.runtime import TranscriptDelta
 from g4agent.store import rows, statements
+from g4agent.store.archive import new_archive, opened_archive, read_session, write_session
 from g4agent.store.database import SQLITE, Database, default_path, locate
+from g4agent.store.forks import copy_history
 from g4agent.store.ids import session_id as new_session_id
 from g4agent.store.leases import Leases
 from g4agent.store.people import Orders, Questions
@@ -106,9 +109,7 @@ class Store:
     def create_session(self, session: NewSession, *, lease: bool = False) -> str:
         """Commits a session without steps, and its lease where that is wanted; returns its id."""
         now = datetime.now(UTC)
-        with self._id_lock:
-            self._last_id_time = max(self._last_id_time + 1, time.time_ns() // 1_000_000)
-            key = new_session_id(self._last_id_time)
+        key = self._new_id()
         with self._database.writing() as db:
             db.execute(statements.ADD_SESSION, {"id": key, "created": now, **asdict(session)})
             db.execute(statements.ADD_PROGRESS, rows.first_progress(key, now))
@@ -146,7 +147,7 @@ class Store:
             values = rows.advance(session_id, step, now, blob["sha256"] if blob else None, self.owner)
             if not db.execute(statements.ADVANCE, values).rowcount:
                 self._check_position(db, session_id, step.index, step.delta.start)
-            db.execute(statements.ADD_STEP, rows.step(session_id, step, now))
+            db.execute(statements.ADD_STEP, {**rows.step(session_id, step, now), "p_session": session_id})
             db.execute(statements.ADD_TRANSCRIPT, rows.transcript(session_id, step.index, step.delta))
             if step.kind == "user":
                 db.execute(statements.DROP_GENERATIONS, {"p_session": session_id, "p_step": step.index})
@@ -170,11 +171,46 @@ class Store:
     def delete_session(self, session_id: str) -> None:
         """Deletes a session and all that belongs to it. The file keeps its size; the space is used again."""
         with self._database.writing() as db:
-            snapshot = db.execute(statements.WORKSPACE_NAME, {"p_session": session_id}).scalar()
+            snapshots = db.execute(statements.SNAPSHOT_NAMES, {"p_session": session_id}).scalars().all()
             if not db.execute(delete(SESSIONS).where(SESSIONS.c.id == session_id)).rowcount:
                 raise self._not_found(db, session_id)
-            if snapshot is not None:
-                db.execute(statements.DROP_BLOB, {"p_sha256": snapshot})
+            for name in snapshots:
+                db.execute(statements.DROP_BLOB, {"p_sha256": name})
+
+    def fork(self, session_id: str, step: int | None = None) -> str:
+        """Commits a new session with the history of another one up to and including a step; returns its id.
+
+        Args:
+            session_id: The session that is forked. It stays as it is, and may be running.
+            step: The last step to take over; None: the last one that is committed, with what is journaled of the next.
+
+        Raises:
+            SessionNotFoundError: There is no such session.
+            StoreError: It has no such step, or the workspace as of the step was not kept.
+        """
+        key = self._new_id()
+        with self._database.writing() as db:
+            self._require(db, session_id)
+            copy_history(db, session_id, step, key, datetime.now(UTC))
+        return key
+
+    def export_session(self, session_id: str, file: str | os.PathLike[str]) -> None:
+        """Writes all that is stored of a session into a new file, which `import_session` takes in.
+
+        Raises SessionNotFoundError, or StoreError if the file is there already or cannot be written.
+        """
+        with new_archive(Path(file)) as archive, self._database.reading() as db:
+            if db.execute(select(SESSIONS.c.id).where(SESSIONS.c.id == session_id)).one_or_none() is None:
+                raise self._not_found(db, session_id)
+            write_session(db, session_id, archive)
+
+    def import_session(self, file: str | os.PathLike[str]) -> str:
+        """Takes in a session that was exported from this or another store; returns its id, a new one if it is taken.
+
+        Raises StoreError, with nothing changed, for a file that is damaged, cut short or of a newer g4agent.
+        """
+        with opened_archive(Path(file)) as archive, self._database.writing() as db:
+            return read_session(db, archive, statements.ADD_BLOB[self._database.dialect], self._new_id)
 
     # Reading --------------------------------------------------------------------------------------------------------
 
@@ -240,6 +276,13 @@ class Store:
         with self._database.reading() as db:
             return rows.joined_transcript((start, ids) for start, ids in db.execute(query))
 
+    def delta(self, session_id: str, step: int) -> TranscriptDelta:
+        """What a committed step changed in the transcript."""
+        query = select(TRANSCRIPT.c.start, TRANSCRIPT.c.ids)
+        with self._database.reading() as db:
+            start, ids = db.execute(query.where(TRANSCRIPT.c.session_id == session_id, TRANSCRIPT.c.step == step)).one()
+        return TranscriptDelta(start, rows.unpacked(ids))
+
     def generation(self, session_id: str, step: int) -> Generation | None:
         """What the model sampled in a step, committed or journaled; None for a user turn or a chat-only model."""
         with self._database.reading() as db:
@@ -253,6 +296,16 @@ class Store:
         return None if data is None else zlib.decompress(data)
 
     # Inside ---------------------------------------------------------------------------------------------------------
+
+    def _new_id(self) -> str:
+        with self._id_lock:
+            self._last_id_time = max(self._last_id_time + 1, time.time_ns() // 1_000_000)
+            return new_session_id(self._last_id_time)
+
+    def _require(self, db: Connection, session_id: str) -> None:
+        """Raises SessionNotFoundError if there is no such session; keeps it in place until the transaction ends."""
+        if db.execute(statements.POSITION, {"p_session": session_id}).one_or_none() is None:
+            raise self._not_found(db, session_id)
 
     def _changed_workspace(self, session_id: str, workspace: bytes | None) -> tuple[dict[str, Any] | None, str | None]:
         """The blob to write, compressed before the commit begins, and the name of the one that it replaces.

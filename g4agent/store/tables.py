@@ -130,6 +130,9 @@ class StepRow(Base, table=True):
     seconds: float
     outcome: str | None
     reason: str = Field(sa_type=AnyText)
+    workspace: str | None = Field(index=True)
+    """Name of the workspace's snapshot after the step, which may have been dropped since: see `KEPT_BYTES`. Empty where
+    it is not known: in steps older than this column."""
 
 
 class CallRow(Base, table=True):
@@ -158,6 +161,8 @@ class CallRow(Base, table=True):
     repairs: list[str] | None = Field(sa_type=JSON(none_as_null=True))
     started: datetime | None = Field(sa_type=UtcDateTime)
     seconds: float
+    made_in: str | None
+    """The session that made the call, where it was copied from another one."""
 
 
 class TranscriptRow(Base, table=True):

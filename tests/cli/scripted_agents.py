@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 
 from g4agent import Agent, Policy, Rule, tool
-from g4agent.testing import ScriptedModel, call, calls, say
+from g4agent.testing import ScriptedModel, ScriptedRuntime, call, calls, say
 from g4agent_coding import tools as coding_tools
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m [bold red]markup[/] \u202ereversed \r over"
@@ -102,3 +102,11 @@ mender_lost = Agent(model=ScriptedModel([MENDING[1], *[call("nothing")] * 3]), t
 looker = Agent(
     model=ScriptedModel([call("list_files"), call("git_log"), say("Nothing to do.")]), tools=coding_tools(full=True)
 )
+SLOPPY = [
+    '<|tool_call>call:add{"a":1,b:2<tool_call|><|tool_response>',
+    "<|tool_call>call:add{a:1,b:<turn|>",
+    "It is 3.<turn|>",
+]
+sloppy = Agent(model=ScriptedRuntime(SLOPPY), tools=[add])
+sleeper = mender.replace(model=ScriptedModel([MENDING[1], call("run_command", command="sleep 60"), say("Never said.")]))
+sleeper_again = mender.replace(model=ScriptedModel([say("Gone on.")]))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from command_line import Command
 
 
@@ -26,8 +29,56 @@ def test_the_story_of_a_session_is_told_from_the_store(g4agent: Command) -> None
     id = _run(g4agent, "adder")
     story = g4agent("sessions", "show", id[:-1]).stdout.splitlines()
     assert story[0].startswith(f"session {id} · scripted_agents:adder · scripted · ")
-    assert story[1:4] == ["> Some prompt", "→ add(a=1, b=2)", "← add: 3"]
-    assert story[-2:] == ["It is 3.", "done · 4 steps · 0 tokens"]
+    assert story[1:5] == ["> Some prompt", "→ add(a=1, b=2)", "  ran on the host · 0.0 s", "← add: 3"]
+    assert story[-6:-3] == [
+        "✗ subtract: there is no tool called subtract; the tools are: add",
+        "thought: One and two",
+        "make three.",
+    ]
+    assert story[-3:] == ["It is 3.", "done · 4 steps · 0 + 0 tokens · 0.0 s", "  context: 0 tokens"]
+
+
+def test_the_story_says_who_answered_what(g4agent: Command) -> None:
+    """Months later it must be clear that a person let the payment go through, when, and what they said."""
+    id = _run(g4agent, "careful", "--headless")
+    waiting = g4agent("sessions", "show", id).stdout.splitlines()
+    assert waiting[2] == "→ pay(amount=5)" and waiting[3].startswith("  ? ")
+    assert waiting[4] == f"  answer with: g4agent approve {id}-1 [--deny]"
+    assert g4agent("approve", f"{id}-1", "--comment", "as agreed").returncode == 0
+    g4agent("sessions", "resume", id)
+    told = g4agent("sessions", "show", id).stdout.splitlines()
+    assert told[2:4] == waiting[2:4] and told.count("→ pay(amount=5)") == 1
+    assert told[4].startswith("  approved at 20") and told[4].endswith(" UTC: as agreed")
+    assert told[6:8] == ['← pay: "paid 5"', "Finished."]
+
+
+def test_the_story_says_what_was_mended(g4agent: Command) -> None:
+    """A call that ran otherwise than the model wrote it must be known as such."""
+    story = g4agent("sessions", "show", _run(g4agent, "sloppy")).stdout.splitlines()
+    mended = story.index("→ add(a=1, b=2)") + 1
+    assert story[mended].startswith("  mended: ") and "missing_brace" in story[mended]
+    assert story[mended + 2] == "← add: 3"
+    assert [line for line in story if line.startswith("✗ add: ")]
+
+
+def test_a_true_models_story_has_its_tokens_and_its_cache(g4agent: Command) -> None:
+    """What each step took, in tokens and time, adds up to the whole; and the context's share of memory is told."""
+    done = g4agent("run", "Hello", "--model", "nano", "--max-tokens", "200", "--json")
+    id = done.stdout.split('"session_id": "')[1].split('"')[0]
+    story = g4agent("sessions", "show", id, "-v").stdout
+    spent = r" · (\d+) \+ (\d+) tokens.* · (\d+\.\d) s$"
+    steps = re.findall(r"^step \d+" + spent, story, re.MULTILINE)
+    ((*whole, seconds),) = re.findall(r"^.* · \d+ steps" + spent, story, re.MULTILINE)
+    assert [str(sum(int(step[i]) for step in steps)) for i in (0, 1)] == whole and int(whole[1]) > 0
+    assert float(seconds) > 0
+    assert re.search(r"^  context: [1-9]\d* tokens · \d+(\.\d)? [KMG]iB of bfloat16 KV cache$", story, re.MULTILINE)
+
+
+def test_the_story_of_hostile_text_moves_no_cursor(g4agent: Command) -> None:
+    """What a model thought and said is as untrusted in the store as it was live."""
+    story = g4agent("sessions", "show", _run(g4agent, "hostile"), "-v").stdout
+    assert "thought: " in story and "[bold red]markup[/]" in story
+    assert not any(character in story for character in "\x1b\x07\x9b\u202e\r")
 
 
 def test_a_session_finds_its_agent_again(g4agent: Command) -> None:
@@ -64,3 +115,44 @@ def test_chat_goes_on_with_a_stored_session(g4agent: Command) -> None:
     id = _run(g4agent, "adder")
     assert g4agent("chat", "--session", id, stdin="More\n").returncode == 0
     assert "\n> More\n" in g4agent("sessions", "show", id).stdout
+
+
+def test_a_fork_has_the_history_up_to_its_step(g4agent: Command) -> None:
+    """`fork` prints an id that the other commands take."""
+    id = _run(g4agent, "adder")
+    fork = g4agent("sessions", "fork", id[:-1], "--at", "1").stdout.strip()
+    assert fork != id
+    story = g4agent("sessions", "show", fork).stdout.splitlines()
+    assert story[1:] == [
+        "> Some prompt",
+        "→ add(a=1, b=2)",
+        "← add: 3",
+        "unfinished · 2 steps · 0 tokens",
+        f"  go on with: g4agent sessions resume {fork}",
+    ]
+    refused = g4agent("sessions", "fork", id, "--at", "9")
+    assert refused.returncode == 16 and "has no step 9" in refused.stderr
+
+
+def test_a_session_goes_out_and_comes_in(g4agent: Command, tmp_path: Path) -> None:
+    """Where the id is taken, `import` prints the new one; a damaged file is an error in words."""
+    id, file = _run(g4agent, "adder"), tmp_path / "session.g4"
+    assert g4agent("sessions", "export", id[:-1], str(file)).returncode == 0
+    copy = g4agent("sessions", "import", str(file)).stdout.strip()
+    stories = [g4agent("sessions", "show", session).stdout.splitlines()[1:] for session in (id, copy)]
+    assert copy != id and stories[0] == stories[1]
+    file.write_bytes(file.read_bytes()[:-20])
+    damaged = g4agent("sessions", "import", str(file))
+    assert damaged.returncode == 16 and "is damaged or cut short" in damaged.stderr
+    assert "Traceback" not in damaged.stderr
+
+
+def test_a_session_is_verified(g4agent: Command) -> None:
+    """Exit code 0 where every token comes out again, else 1 and both tokens."""
+    started = g4agent("run", "Hello!", "--model", "nano", "--seed", "3", "--max-tokens", "200", "--json").stdout
+    id = started.split('"session_id": "')[1].split('"')[0]
+    same = g4agent("sessions", "replay", id, "--verify")
+    assert same.returncode == 0 and same.stdout.endswith(f"✓ session {id} is reproduced\n"), same.stdout + same.stderr
+    other = g4agent("sessions", "replay", id, "--verify", "--seed", "4", "--temperature", "2")
+    assert other.returncode == 1 and "✗ step 1, token " in other.stdout and "expected " in other.stdout
+    assert g4agent("sessions", "replay", id, "--seed", "4", "--temperature", "2").returncode == 0

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
-from command_line import Command
+from command_line import COMMAND, Command, heed_ctrl_c
 from terminal import Terminal
 
 MENDER = ("run", "Fix add.", "--agent", "scripted_agents:mender", "--workspace")
@@ -91,6 +92,32 @@ def test_events_tell_the_changes_to_programs(g4agent: Command, project: Path) ->
     assert is_untouched(project)
 
 
+def test_an_interrupted_run_is_taken_up_and_its_changes_come_out(
+    environment: dict[str, str], g4agent: Command, project: Path
+) -> None:
+    """Ctrl-C must not lose what was done: the resumed session knows its project, and what it was when it began."""
+    command = [*COMMAND, "run", "x", "--agent", "scripted_agents:sleeper", "-w", str(project), "--changes", "apply"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, encoding="utf-8", env=environment, preexec_fn=heed_ctrl_c
+    ) as process:
+        assert process.stdout is not None
+        seen = ""
+        while "run_command" not in seen:
+            seen += process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        seen += process.stdout.read()
+    assert is_untouched(project)
+    id = seen.split("sessions resume ")[1].strip()
+    again = ("sessions", "resume", id, "--agent", "scripted_agents:sleeper_again", "--changes")
+    refused = g4agent(*again[:-1])
+    assert refused.returncode == 1 and "nobody can be asked" in refused.stderr
+    done = g4agent(*again, "apply")
+    assert done.returncode == 0 and EDITED in done.stdout
+    assert git(project, "status", "--porcelain") == " M totals.py\n"
+    done = g4agent("sessions", "resume", id, "More.", *again[3:], "apply")
+    assert done.returncode == 0 and "no file was changed" in done.stdout  # what was applied is not shown twice
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -123,6 +150,16 @@ def test_a_person_decides_by_the_diff(environment: dict[str, str], project: Path
     terminal.type(answer + "\n")
     assert terminal.finish() == 0
     assert git(project, "status", "--porcelain") == status
+
+
+def test_ctrl_c_at_the_question_keeps_the_patch(environment: dict[str, str], project: Path) -> None:
+    """An hour's work must not be lost by a doubt."""
+    terminal = Terminal(environment, *MENDER, str(project))
+    terminal.read_until("[y/N] ")
+    terminal.process.send_signal(signal.SIGINT)
+    assert terminal.finish() == 130 and is_untouched(project)
+    [kept] = Path(environment["G4AGENT_HOME"]).glob("sessions/*/changes.patch")
+    assert EDITED in kept.read_text()
 
 
 def test_a_file_that_changed_meanwhile_is_not_overwritten(environment: dict[str, str], project: Path) -> None:

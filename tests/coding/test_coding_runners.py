@@ -9,8 +9,8 @@ from textwrap import dedent
 
 import pytest
 
+from g4agent_coding.reports import Counts, read_output
 from g4agent_coding.runners import detect, report_project, run_project_tests
-from g4agent_coding.test_output import Counts, read_output
 
 Write = Callable[..., None]
 

@@ -126,3 +126,16 @@ def test_a_reconciler_takes_the_key_and_nothing_else() -> None:
 def lambda_free(amount: int) -> str:
     """Pays."""
     return "paid"
+
+
+@pytest.mark.parametrize("killed", [True], indirect=True)
+async def test_a_copy_of_the_session_asks_with_the_key_of_then(killed: Path, tmp_path: Path) -> None:
+    """A fork and an import under another id would look for a payment of their own, find none, and pay twice."""
+    with Store.open(killed) as store:
+        (summary,) = store.list_sessions()
+        store.export_session(summary.id, tmp_path / "session.g4")
+        for copy in (store.fork(summary.id), store.import_session(tmp_path / "session.g4")):
+            model = ScriptedRuntime(["Fine.<turn|>"])
+            result = await Agent(model=model, tools=[pay], store=store).resume(copy)
+            assert [r.value for r in result.results] == ["paid before"]
+    assert len(BOOK.read_text().splitlines()) == 1

@@ -83,6 +83,13 @@ def test_the_wheel_is_complete(wheel: Path) -> None:
     assert {f"{package}/py.typed" for package in PACKAGES} <= names
 
 
+def test_the_kernel_is_in_the_wheel(wheel: Path) -> None:
+    """Compiled where the wheel was built, so that its users need no compiler; the wheel is then for one platform."""
+    with ZipFile(wheel) as archive:
+        assert "g4agent_torch/turboquant/libg4agent_kv.so" in archive.namelist()
+    assert wheel.name.endswith(f"-py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}.whl")
+
+
 def test_everything_is_imported_from_the_wheel(installed: Path) -> None:
     """Guards the test itself: an editable install that shows through would prove nothing."""
     code = f"import sys, {', '.join(PACKAGES)}; print(*(sys.modules[n].__file__ for n in {sorted(PACKAGES)}))"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from g4agent.errors import ConfigError
 from g4agent.project import Changes, ChangesConflictError, Entry, Project
-from g4agent.project.entries import EXECUTABLE, LINK, read_archive, read_entry, write_archive
+from g4agent.project.entries import EXECUTABLE, LINK, read_archive, read_entry, write_archive, write_entry
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -80,6 +80,52 @@ def test_a_copy_has_what_git_has_and_no_secret(repository: Path) -> None:
     copy = read_archive(project.archive())
     assert copy["a.txt"] == Entry(b"changed\n") and copy["link"].mode == LINK and copy["run.sh"].mode == EXECUTABLE
     assert ".git/HEAD" in copy and not Changes.of(project, project.archive()).files
+
+
+def in_the_box(project: Project, folder: Path) -> Path:
+    """The copy, put down as a box restores it."""
+    for path, entry in read_archive(project.archive()).items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        write_entry(folder / path, entry)
+    return folder
+
+
+def test_the_copy_knows_the_latest_commits_and_not_where_it_comes_from(repository: Path, tmp_path: Path) -> None:
+    """The log is the project's; what was uncommitted is a commit, so that a diff shows what the run did alone."""
+    git(repository, "switch", "-q", "-c", "feature/x")
+    clean = in_the_box(Project.read(repository), tmp_path / "clean")
+    assert (
+        git(clean, "log", "--format=%s") == "First\n" and git(clean, "status", "--porcelain", "-b") == "## feature/x\n"
+    )
+    (repository / "a.txt").write_text("mine\n")
+    for number in range(30):
+        git(repository, "commit", "-q", "--allow-empty", "-m", f"Number {number}")
+    box = in_the_box(Project.read(repository), tmp_path / "box")
+    log = git(box, "log", "--format=%s").splitlines()
+    assert log[:2] == ["The project as the run found it", "Number 29"] and len(log) == 21
+    assert git(box, "status", "--porcelain") == "" and git(box, "show", "--format=", "--name-only") == "a.txt\n"
+    assert git(box, "fsck") == "" and git(box, "remote") == ""
+    assert not any(
+        str(repository).encode() in file.read_bytes() for file in (box / ".git").rglob("*") if file.is_file()
+    )
+
+
+def test_a_secret_that_was_ever_committed_keeps_the_history_at_home(repository: Path, tmp_path: Path) -> None:
+    """A deleted file is still in the history, and `git show` would read it."""
+    (repository / ".env").write_text("KEY=1\n")
+    git(repository, "add", "-f", ".env")
+    git(repository, "commit", "-qm", "Oops")
+    git(repository, "rm", "-q", ".env")
+    git(repository, "commit", "-qm", "Remove it")
+    box = in_the_box(Project.read(repository), tmp_path / "box")
+    assert git(box, "log", "--format=%s") == "The project as the run found it\n"
+    objects = subprocess.run(
+        ["git", "cat-file", "--batch-all-objects", "--batch"], cwd=box, check=True, capture_output=True
+    ).stdout
+    assert b"one" in objects and b"KEY=1" not in objects
+    git(repository, "checkout", "-q", "--detach")
+    part = in_the_box(Project.read(repository / "src"), tmp_path / "part")
+    assert git(part, "ls-files") == "b.py\n"
 
 
 def test_a_plain_folder_and_a_part_of_a_repository_are_copied_too(tmp_path: Path, repository: Path) -> None:

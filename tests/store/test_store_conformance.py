@@ -5,13 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from itertools import count
-from pathlib import Path
 
 import psycopg
 import pytest
-from postgresql import server
 from store_samples import SESSION, call, grown, intent, model_step
 
 from g4agent.errors import SessionBusyError, SessionNotFoundError, StoreError
@@ -19,8 +15,6 @@ from g4agent.messages import ToolResult
 from g4agent.ports.runtime import SampledToken, TranscriptDelta
 from g4agent.store import Generation, StepRecord, Store
 from g4agent.verdict import Outcome, Verdict
-
-NUMBERS = count()
 
 RUN = """
 import sys
@@ -38,24 +32,6 @@ with Store.open(sys.argv[1]) as store:
     agent = Agent(model=ScriptedRuntime([*calls, "Done.<turn|>"]), tools=[pay], store=store)
     print(agent.run_sync("Pay").session_id)
 """
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    with server() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A fresh database: its URL."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/store.db"
-    url: str = request.getfixturevalue("postgres")
-    name = f"store{next(NUMBERS)}"
-    with psycopg.connect(url % "postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
-    return url % name
 
 
 def test_everything_reads_back_after_reopening(place: str) -> None:
@@ -150,7 +126,7 @@ def test_postgresql_that_is_gone_is_said_in_words_and_comes_back(postgres: str) 
         Store.open("postgresql://postgres@/x?host=/nowhere")
     with pytest.raises(StoreError, match=r"does not exist|cannot be reached"):
         Store.open(postgres % "missing")
-    name = f"store{next(NUMBERS)}"
+    name = "restarted"
     with psycopg.connect(postgres % "postgres", autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name}".encode())
         with Store.open(postgres % name) as store:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -15,7 +16,7 @@ from g4agent.errors import SessionNotFoundError, StoreError
 from g4agent.events import Usage
 from g4agent.messages import ToolError, ToolResult
 from g4agent.ports.runtime import TranscriptDelta
-from g4agent.store import StepRecord, Store
+from g4agent.store import StepRecord, Store, statements
 from g4agent.verdict import Outcome, Verdict
 
 
@@ -147,19 +148,20 @@ def test_end_turn_and_a_new_turn(store: Store) -> None:
 
 
 def test_workspace_is_the_latest_and_each_is_kept_once(store: Store, path: Path) -> None:
-    """A snapshot per step would fill the disk; one that another session shares must stay for it."""
+    """A large snapshot per step would fill the disk; one that another session shares must stay for it."""
+    large = os.urandom(statements.KEPT_BYTES + 1)
     first, second = grown(store, 1), grown(store, 1)
     assert store.workspace(first) is None
     for session_id in (first, second):
-        store.commit_step(session_id, model_step(1, 4, workspace=b"tar" * 10_000))
-    store.commit_step(first, model_step(2, 8, workspace=b"tar" * 10_000))
+        store.commit_step(session_id, model_step(1, 4, workspace=large))
+    store.commit_step(first, model_step(2, 8, workspace=large))
     store.commit_step(first, model_step(3, 12))
-    assert store.workspace(first) == store.workspace(second) == b"tar" * 10_000
+    assert store.workspace(first) == store.workspace(second) == large
     assert rows(path, "blobs") == 1
     store.commit_step(first, model_step(4, 16, workspace=b""))
-    assert (store.workspace(first), store.workspace(second)) == (b"", b"tar" * 10_000)
+    assert (store.workspace(first), store.workspace(second)) == (b"", large)
     store.commit_step(second, model_step(2, 8, workspace=b"other"))
-    assert rows(path, "blobs") == 2
+    assert rows(path, "blobs") == 2, "nobody ends with the large one any more"
 
 
 def test_delete_takes_all_of_one_session_only(store: Store, path: Path) -> None:

@@ -84,6 +84,8 @@ SPECIFIC: dict[str, dict[str, Any]] = {
         "hidden_size_per_layer_input": 0,
     },
 }
+SPECIFIC["two layers"] = SPECIFIC["31B"] | {"layer_types": pattern(1, 1)}
+"""For tests that need many tokens more than they need layers."""
 
 
 def text_config(variant: str, **changes: Any) -> Any:

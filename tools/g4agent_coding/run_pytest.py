@@ -18,7 +18,7 @@ class Journal:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._passed: set[str] = set()
-        self._failed: set[str] = set()
+        self.failed: set[str] = set()
         self._ran = 0
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
@@ -43,11 +43,11 @@ class Journal:
         self._write({"finished": self._ran})
 
     def _fail(self, report: Any) -> None:
-        self._failed.add(report.nodeid)
+        self.failed.add(report.nodeid)
         self._write({"failure": report.nodeid, "reason": _reason(report)})
 
     def _count(self) -> None:
-        self._write({"passed": len(self._passed - self._failed), "failed": len(self._failed)})
+        self._write({"passed": len(self._passed - self.failed), "failed": len(self.failed)})
 
     def _write(self, event: dict[str, object]) -> None:
         self._stream.write(json.dumps(event) + "\n")
@@ -75,7 +75,7 @@ def main(target: Path, journal: Path) -> None:
         code = pytest.main(["-q", "--color=no", "-p", "no:cacheprovider", str(target)], plugins=[plugin])
         if (
             code in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
-            or plugin._failed
+            or plugin.failed
         ):
             plugin.finish()
         os.fsync(stream.fileno())

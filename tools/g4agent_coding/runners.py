@@ -13,8 +13,8 @@ from typing import Any, Literal, TypeAlias, get_args
 from g4agent.tools import tool
 from g4agent_coding import run_pytest, run_unittest
 from g4agent_coding.process import run
+from g4agent_coding.reports import Counts, read_output
 from g4agent_coding.shaping import Shape, shape
-from g4agent_coding.test_output import Counts, read_output
 from g4agent_coding.testing import run_script
 from g4agent_coding.workspace import CodingError, answers_refusals, locate, walk
 

@@ -1,28 +1,22 @@
 """Attention over compressed pages: streaming softmax, a block of pages decoded at a time, never the whole cache.
 
-`decode_attention` is the seam for native kernels: the same arguments, the same result.
+`decode_attention` runs the native kernel where there is one (`native.py`), and else plain PyTorch.
 """
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 import torch
 from torch import Tensor
 
+from g4agent_torch.turboquant import native_attention
 from g4agent_torch.turboquant.formats import LayerFormat
+from g4agent_torch.turboquant.native import kernel
+from g4agent_torch.turboquant.partial import Partial
 
 BLOCK_PAGES: Final = 32
 """Pages decoded at a time: 4096 tokens keep the decoded block near the processor."""
-
-
-class Partial(NamedTuple):
-    """Attention over some of the keys, to be merged with that over others."""
-
-    out: Tensor
-    """Normalised over these keys, float32 [KV, N, D]."""
-    lse: Tensor
-    """Log of the sum of exponentials of the scores, float32 [KV, N]; −inf where no key is seen."""
 
 
 def merge(parts: list[Partial]) -> Tensor:
@@ -46,6 +40,9 @@ def decode_attention(query: Tensor, pages: list[Tensor], layer: LayerFormat, fir
         layer: What is in them.
         first_position: Position of the first page's first token; only value-only layers need it.
     """
+    native = kernel()
+    if native is not None and native_attention.supports(layer, query):
+        return native_attention.decode_attention(native, query, pages, layer, first_position)
     first, second = layer.streams
     if (shared := layer.value_only) is None:
         query = first.rotation.forward(query)

@@ -16,8 +16,9 @@ from transformers.cache_utils import CacheLayerMixin
 
 from g4agent_torch.attention import causal_mask, packed_sdpa
 from g4agent_torch.kv import Span, extended
-from g4agent_torch.turboquant.attention import Partial, decode_attention, dense_attention, merge
+from g4agent_torch.turboquant.attention import decode_attention, dense_attention, merge
 from g4agent_torch.turboquant.formats import LayerFormat
+from g4agent_torch.turboquant.partial import Partial
 
 PAGED: Final = "g4agent_paged"
 """Name under which `paged_attention` is registered."""

@@ -13,7 +13,7 @@ from g4agent_torch.turboquant.codec import Codec, Scale, codec, is_encodable
 from g4agent_torch.turboquant.layout import PAGE_TOKENS, Order
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class ValueOnly:
     """How keys follow from values where a layer has one projection for both: K = RoPE(k_norm.weight ⊙ V).
 

@@ -10,6 +10,7 @@ from transformers.cache_utils import DummyLayer, get_layer_types_and_kwargs
 from g4agent_torch.kv import DenseKVCache, WindowLayer
 from g4agent_torch.turboquant.cache import PAGED, PagedLayer
 from g4agent_torch.turboquant.formats import layer_formats
+from g4agent_torch.turboquant.native import kernel
 
 
 class TurboQuantKVStore:
@@ -28,6 +29,8 @@ class TurboQuantKVStore:
     def __init__(self, text_model: PreTrainedModel, rate: str) -> None:
         self._types, self._arguments = get_layer_types_and_kwargs(text_model.config)
         self.formats = layer_formats(text_model, rate)
+        if text_model.device.type == "cpu":
+            kernel()  # now, as it may have to be compiled
 
     def new(self) -> DenseKVCache:
         layers: list[Any] = []

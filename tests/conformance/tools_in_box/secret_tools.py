@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import sys
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -26,6 +27,9 @@ def careless(how: str) -> Any:
             raise RuntimeError(f"401 for key {key} ({basic})")
         case "document":
             return {key: [key, {"quoted": quote(key, safe=""), "basic": basic, "hex": key.encode().hex()}]}
+        case "file":
+            Path("key.txt").write_text(key)
+            return None
         case "environment":
             return dict(os.environ)
         case _:

@@ -14,6 +14,12 @@ torch.set_num_threads(1)
 LENGTH = 600
 
 
+@pytest.fixture(autouse=True)
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain PyTorch, which has no rounding of its own; `test_tq_native.py` compares the kernels with it."""
+    monkeypatch.setenv("G4AGENT_KV_KERNEL", "torch")
+
+
 def inputs(shared: ValueOnly | None) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     query = torch.randn(8, LENGTH, 128, generator=generator) / 8

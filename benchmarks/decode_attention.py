@@ -1,0 +1,132 @@
+"""Attention of one new token over a long compressed cache, against PyTorch's over the same cache in bfloat16.
+
+One layer, one token, one thread, everything in one process: rounds alternate between the contenders, and each figure is
+the median of the rounds' processor times, so another job on the machine disturbs both sides alike. The cache is random:
+the time does not depend on what is in it.
+
+    python benchmarks/decode_attention.py [--tokens 32768 131072] [--rounds 7] [--shapes E4B 31B] [--json] [--check]
+
+`sdpa` is `scaled_dot_product_attention` with the query heads that share a KV head packed as rows of one matrix, the
+fastest way to call it; `enable_gqa` is how transformers calls it for heads of up to 256. Ours reads the packed codes
+(docstring of `g4agent_torch/turboquant/layout.py`) with the kernel that `g4agent doctor` names. 31B keeps V only and
+rebuilds K; `31B K+V` is the same shape with both stored.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from _report import Report, Target, arguments, publish
+from torch.nn.functional import scaled_dot_product_attention as sdpa
+
+from g4agent_torch.turboquant.attention import decode_attention
+from g4agent_torch.turboquant.cache import SINKS
+from g4agent_torch.turboquant.formats import LayerFormat, ValueOnly
+from g4agent_torch.turboquant.layout import PAGE_TOKENS
+
+TOKENS = (32_768, 131_072)
+RATES = ("4", "3.5")
+DISTINCT_PAGES = 16
+"""Pages that are really encoded; the others are copies of them in memory of their own."""
+GQA_PAUSE = 32_768
+"""Tokens up to which `enable_gqa` is measured as well; it takes seconds beyond."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One full-attention layer."""
+
+    kv_heads: int
+    group: int
+    """Query heads that share a KV head."""
+    size: int
+    rotary_pairs: int = 0
+    """Of a layer that keeps V only; 0: keys and values are stored."""
+    goal: float = 8.0
+    """How many times as fast as `sdpa` the layer has to be."""
+
+
+SHAPES = {
+    "270M": Shape(1, 4, 256),
+    "E4B": Shape(2, 4, 512),
+    "31B": Shape(4, 8, 512, rotary_pairs=64, goal=6.5),
+    "31B K+V": Shape(4, 8, 512, goal=6.5),
+}
+
+
+def value_only(size: int, pairs: int) -> ValueOnly:
+    rotary = torch.cat([torch.arange(pairs), torch.arange(size // 2, size // 2 + pairs)])
+    rest = torch.tensor([i for i in range(size) if i % (size // 2) >= pairs])
+    return ValueOnly(torch.ones(size), 1e6 ** (-torch.arange(pairs) * 2 / size), rotary, rest)
+
+
+def compressed(shape: Shape, rate: str, tokens: int, query: torch.Tensor) -> Callable[[], object]:
+    """A run over a compressed cache."""
+    shared = value_only(shape.size, shape.rotary_pairs) if shape.rotary_pairs else None
+    layer = LayerFormat(shape.kv_heads, shape.size, rate, shared)
+    distinct = [layer.encode(*torch.randn(2, shape.kv_heads, PAGE_TOKENS, shape.size)) for _ in range(DISTINCT_PAGES)]
+    pages = [distinct[i % DISTINCT_PAGES].clone() for i in range(tokens // PAGE_TOKENS)]
+    return lambda: decode_attention(query, pages, layer, SINKS)
+
+
+def contenders(shape: Shape, tokens: int) -> dict[str, Callable[[], object]]:
+    query = torch.randn(shape.kv_heads, shape.group, shape.size) * shape.size**-0.5
+    keys, values = torch.randn(2, 1, shape.kv_heads, tokens, shape.size, dtype=torch.bfloat16)
+    packed = query[None].bfloat16()
+    apart = packed.reshape(1, -1, 1, shape.size)
+    runs: dict[str, Callable[[], object]] = {"sdpa": lambda: sdpa(packed, keys, values, scale=1.0)}
+    if tokens <= GQA_PAUSE:
+        runs["enable_gqa"] = lambda: sdpa(apart, keys, values, scale=1.0, enable_gqa=True)
+    return runs | {f"{rate} bits": compressed(shape, rate, tokens, query) for rate in RATES}
+
+
+def measure(shape: Shape, tokens: int, rounds: int) -> dict[str, float]:
+    """Median processor time of each contender in ms."""
+    runs = contenders(shape, tokens)
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    for _ in range(rounds):
+        for name, run in runs.items():
+            before = time.thread_time()
+            run()
+            times[name].append(1000 * (time.thread_time() - before))
+    return {name: statistics.median(figures) for name, figures in times.items()}
+
+
+def report(shapes: list[str], lengths: list[int], rounds: int) -> Report:
+    rows, targets = {}, []
+    for name in shapes:
+        for tokens in lengths:
+            figures = measure(SHAPES[name], tokens, rounds)
+            row: dict[str, float | None] = {f"{run} ms": figures.get(run) for run in ("sdpa", "enable_gqa")}
+            for rate in RATES:
+                row[f"{rate} bits ms"] = figures[f"{rate} bits"]
+            for rate in RATES:
+                row[f"x at {rate}"] = figures["sdpa"] / figures[f"{rate} bits"]
+                share, goal = figures[f"{rate} bits"] / figures["sdpa"], SHAPES[name].goal
+                targets.append(Target(f"{name}, {tokens} tokens, {rate} bits: ms over sdpa's", share, 1 / goal))
+            rows[f"{name}, {tokens // 1024}K tokens"] = row
+    return Report(
+        "Attention of one token over a layer's cache", "CPU ms, 1 thread", rows, tuple(targets), ("g4agent", "torch")
+    )
+
+
+def main() -> int:
+    parser = arguments(__doc__)
+    parser.add_argument("--tokens", type=int, nargs="+", default=list(TOKENS), help="lengths, multiples of 128")
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), help="layers to measure")
+    parser.add_argument("--rounds", type=int, default=7, help="runs per figure (default: 7)")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    return publish(report(options.shapes, options.tokens, options.rounds), options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

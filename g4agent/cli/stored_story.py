@@ -1,0 +1,87 @@
+"""A session's story, told from the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from g4agent.cli.console import one_line
+from g4agent.cli.machine import gib
+from g4agent.cli.models import known_models
+from g4agent.cli.render import Story
+from g4agent.events import Usage
+from g4agent.messages import ToolCall
+from g4agent.store import Store
+from g4agent.store.records import UNFINISHED, Question, StoredCall, StoredSession, StoredStep
+
+
+def tell(story: Story, store: Store, session: StoredSession, *, verbose: bool) -> None:
+    """Prints turns, thoughts, calls, questions and results, then what all of it took; with `verbose`, of each step."""
+    made = f"{session.created:%Y-%m-%d %H:%M} UTC"
+    story.line(f"session {session.id} · {session.agent} · {session.model} · {made}", "dim")
+    calls, questions = store.calls(session.id), {q.call_id: q for q in store.questions.of(session.id)}
+    for step in store.steps(session.id):
+        _tell_step(story, step, [call for call in calls if call.step == step.index], questions)
+        if verbose:
+            story.line(f"step {step.index} · {_spent(step.usage)}", "dim")
+    _tell_calls(story, [call for call in calls if call.step >= session.steps], questions)
+    for question in questions.values():
+        story.call(ToolCall(question.call_id, question.name, question.arguments))
+        _tell_question(story, question)
+    _tell_end(story, session)
+
+
+def _tell_step(story: Story, step: StoredStep, calls: Sequence[StoredCall], questions: dict[str, Question]) -> None:
+    if step.kind == "user":
+        story.line(f"> {step.text}", "bold")
+        return
+    if thoughts := step.thoughts.strip():
+        story.line(f"thought: {thoughts}", "dim italic")
+    if text := step.text.strip():
+        story.line(text)
+    _tell_calls(story, calls, questions)
+
+
+def _tell_calls(story: Story, calls: Iterable[StoredCall], questions: dict[str, Question]) -> None:
+    """Each call with its result. Takes the questions that were about them out of `questions`."""
+    for call in calls:
+        story.call(ToolCall(call.call_id, call.name, call.arguments))
+        if call.repairs:
+            story.line(f"  mended: {', '.join(call.repairs)}", "yellow")
+        if question := questions.pop(call.call_id, None):
+            _tell_question(story, question)
+        if call.result is None:
+            story.line(f"✗ {call.name}: begun, and its outcome is unknown", "red")
+            continue
+        if call.started is not None:
+            place = "on the host" if call.where == "host" else "in the sandbox"
+            story.line(f"  ran {place} · {call.seconds:.1f} s", "dim")
+        story.result(call.result, call.output)
+
+
+def _tell_question(story: Story, question: Question) -> None:
+    story.line(f"  ? {one_line(question.reason)}", "yellow")
+    if question.approved is None:
+        story.line(f"  answer with: g4agent approve {question.id} [--deny]", "dim")
+        return
+    answer = "approved" if question.approved else "denied"
+    said = f": {one_line(question.comment)}" if question.comment else ""
+    story.line(f"  {answer} at {question.answered:%Y-%m-%d %H:%M} UTC{said}", "yellow")
+
+
+def _tell_end(story: Story, session: StoredSession) -> None:
+    verdict = session.verdict
+    status = UNFINISHED if verdict is None else f"{verdict.outcome}{f' ({verdict.reason})' if verdict.reason else ''}"
+    story.line(
+        f"{status} · {session.steps} steps · {_spent(session.usage)}",
+        "green" if verdict is not None and verdict.ok else "bold red",
+    )
+    sizes = [model.kv_bytes(session.tokens) for _, model in known_models() if model.name == session.model]
+    cache = f" · {gib(sizes[0])} of bfloat16 KV cache" if sizes else ""
+    story.line(f"  context: {session.tokens:,} tokens{cache}", "dim")
+    if session.interrupted:
+        story.line(f"  go on with: g4agent sessions resume {session.id}", "dim")
+
+
+def _spent(usage: Usage) -> str:
+    thoughts = f" ({usage.thought_tokens:,} of them thoughts)" if usage.thought_tokens else ""
+    return f"{usage.prompt_tokens:,} + {usage.generated_tokens:,} tokens{thoughts} · {usage.seconds:.1f} s"

@@ -1,0 +1,50 @@
+// Vectors of 32 bytes: AVX2. Its dot product of bytes saturates, so levels have seven bits.
+#define TARGET __attribute__((target("avx2,fma,f16c")))
+#define FN TARGET __attribute__((always_inline)) static inline
+
+using V = __m256i;
+constexpr int W = 32;
+constexpr int TOGETHER = 1;
+constexpr int LEVEL_MAX = 63;
+constexpr int LEVEL_OFFSET = 64;
+
+struct Table { const uint8_t* bytes; };
+
+template <int BITS> FN Table table(const uint8_t* bytes) { return {bytes}; }
+template <int BITS> FN V lookup(const Table& table, V codes) {
+  if constexpr (BITS <= 4) {
+    V entries = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)table.bytes));
+    return _mm256_shuffle_epi8(entries, _mm256_and_si256(codes, _mm256_set1_epi8(15)));
+  } else {  // sixteen entries at a time; a shuffle gives zero where bit 7 of the index is set
+    codes = _mm256_and_si256(codes, _mm256_set1_epi8((1 << BITS) - 1));
+    V found = _mm256_setzero_si256();
+#pragma GCC unroll 8
+    for (int part = 0; part < 1 << (BITS - 4); part++) {
+      V index = _mm256_xor_si256(codes, _mm256_set1_epi8(part << 4));
+      index = _mm256_adds_epu8(index, _mm256_set1_epi8(0x70));
+      V entries = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)(table.bytes + 16 * part)));
+      found = _mm256_or_si256(found, _mm256_shuffle_epi8(entries, index));
+    }
+    return found;
+  }
+}
+
+FN V load(const void* at) { return _mm256_loadu_si256((const __m256i*)at); }
+FN void store(void* at, V x) { _mm256_storeu_si256((__m256i*)at, x); }
+FN V words(int32_t x) { return _mm256_set1_epi32(x); }
+FN V halves16(int16_t x) { return _mm256_set1_epi16(x); }
+FN V pick(V mask, V a, V b) { return _mm256_or_si256(_mm256_and_si256(mask, a), _mm256_andnot_si256(mask, b)); }
+FN V dot8(V sum, V unsigned8, V signed8) {
+  V pairs = _mm256_maddubs_epi16(unsigned8, signed8);
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+FN V dot16(V sum, V a, V b) { return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)); }
+FN V scale16(V a, V b) { return _mm256_mulhrs_epi16(a, b); }
+FN V pack16(V a, V b) { return _mm256_packs_epi32(a, b); }
+FN V low8(V a, V b) { return _mm256_unpacklo_epi8(a, b); }
+FN V high8(V a, V b) { return _mm256_unpackhi_epi8(a, b); }
+FN V low16(V a, V b) { return _mm256_unpacklo_epi16(a, b); }
+FN V high16(V a, V b) { return _mm256_unpackhi_epi16(a, b); }
+template <int K> FN V spread(V x) { return _mm256_shuffle_epi32(x, K * 0x55); }
+FN __m256 from_half(const uint16_t* at) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)at)); }
+FN __m128i fold(V x) { return _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1)); }

@@ -1,0 +1,173 @@
+// Decode attention straight from packed codes. No torch in here: `native.py` compiles this file and calls it.
+//
+// kernel.cpp    tasks, threads, the C interface
+// attention.h   the arithmetic in integers, over the vectors of avx512.h and avx2.h
+// portable.h    the same in float32, for other processors
+
+#include <math.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+constexpr int PAGE = 128;        // tokens
+constexpr int BLOCK = 32;        // tokens of a block in KEY order
+constexpr int ROW = 64;          // bytes of a packed row
+constexpr int CHUNK = 4;         // pages that share a softmax step
+constexpr int AHEAD = 4096;      // bytes fetched before they are needed
+constexpr int MAX_SIZE = 1024;   // coordinates of a head
+constexpr int MAX_ROTARY = 128;  // rotary coordinates
+constexpr float TURNED_MAX = 8191;  // of a rotary query: sums of 16-bit products stay below 2^31
+constexpr int SPLIT_PAGES = 8;   // pages worth a task of their own
+
+// The rates of `layout.py`: bits of a code in both segments, coordinates of a unit.
+struct Rate4 { static constexpr int MAIN = 4, TAIL = 3, DIMS = 1; };
+struct Rate3_5 { static constexpr int MAIN = 7, TAIL = 6, DIMS = 2; };
+struct Rate2_5 { static constexpr int MAIN = 5, TAIL = 4, DIMS = 2; };
+
+// Where the parts of a stream begin. Its tail is 16 units, its main segment `groups` times as many.
+template <class R> struct Stream {
+  int size, groups;
+  int64_t tail, scales, bytes;
+  explicit Stream(int size)
+      : size(size), groups(size / (16 * R::DIMS) - 1), tail((int64_t)groups * 4 * R::MAIN * ROW),
+        scales(tail + 4 * R::TAIL * ROW), bytes(scales + 2 * PAGE) {}
+};
+
+extern "C" struct Call {  // as in `native.py`
+  int32_t body, rate, threads, heads, rows, first_size, second_size, value_only;
+  int64_t pages, head_bytes, first_position;
+  const uint8_t* const* page;  // pages of the layer
+  const float* query;          // [heads, rows, first_size], rotated
+  const float* turned;         // value only: [heads, rows, second_size], the queries' rotary dimensions, not rotated
+  const int8_t* levels[2];     // codebooks of both segments, in units: [coordinate of a code, code]
+  const int16_t* rope;         // value only: see `native.py`
+  const double* frequencies;   // value only: [second_size / 2]
+  float* out;                  // [heads, rows, size of a value], rotated
+  float* lse;                  // [heads, rows]
+  float unit, rope_unit;
+};
+
+struct Task {  // `count` neighbouring queries of one KV head over pages first ... last − 1
+  int head, row, count;
+  int64_t first, last;
+  float *maximum, *sum, *out;
+};
+
+struct Chunk {
+  int pages;
+  const uint8_t* page[CHUNK];
+};
+
+#if defined(__x86_64__)
+namespace avx512 {
+#include "avx512.h"
+#include "attention.h"
+}
+namespace avx2 {
+#include "avx2.h"
+#include "attention.h"
+}
+#endif
+namespace portable {
+#include "portable.h"
+}
+
+using Body = void (*)(const Call&, const Task&);
+
+#if defined(__x86_64__)
+static const Body BODIES[] = {portable::attend_any, avx2::attend_any, avx512::attend_any};
+#else
+static const Body BODIES[] = {portable::attend_any};
+#endif
+
+struct Work {
+  const Call* call;
+  const Task* tasks;
+  int count, next;
+};
+
+static void* work_off(void* at) {
+  Work& work = *(Work*)at;
+  for (int i; (i = __atomic_fetch_add(&work.next, 1, __ATOMIC_RELAXED)) < work.count;)
+    BODIES[work.call->body](*work.call, work.tasks[i]);
+  return nullptr;
+}
+
+static void run(Work& work, int threads) {
+  if (threads > work.count) threads = work.count;
+  auto* others = (pthread_t*)malloc(sizeof(pthread_t) * threads);
+  int started = 0;
+  while (started < threads - 1 && !pthread_create(&others[started], nullptr, work_off, &work)) started++;
+  work_off(&work);
+  for (int i = 0; i < started; i++) pthread_join(others[i], nullptr);
+  free(others);
+}
+
+// Joins the splits of one query; tasks of a split lie `stride` apart.
+static void merge(const Task* task, int splits, int stride, int h, int size, float* out, float* lse) {
+  float most = -INFINITY, sum = 0;
+  for (int s = 0; s < splits; s++) most = fmaxf(most, task[s * stride].maximum[h]);
+  memset(out, 0, sizeof(float) * size);
+  for (int s = 0; s < splits; s++) {
+    const Task& part = task[s * stride];
+    float weight = expf(part.maximum[h] - most);
+    sum += weight * part.sum[h];
+    for (int i = 0; i < size; i++) out[i] += weight * part.out[h * size + i];
+  }
+  for (int i = 0; i < size; i++) out[i] /= sum;
+  *lse = most + logf(sum);
+}
+
+// Queries that share a pass: eight, four or one.
+static int group_size(int left) { return left >= 8 ? 8 : left >= 4 ? 4 : 1; }
+
+// The best body this processor runs: 0 portable, 1 AVX2, 2 AVX-512 with VNNI and VBMI.
+extern "C" int g4_best_body() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi") &&
+      __builtin_cpu_supports("avx512vnni"))
+    return 2;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 1;
+#endif
+  return 0;
+}
+
+extern "C" void g4_decode_attention(const Call* call) {
+  int size = call->value_only ? call->first_size + call->second_size : call->second_size;
+  int groups = 0;
+  for (int row = 0; row < call->rows; row += group_size(call->rows - row)) groups++;
+  int streams = call->heads * groups;
+  int64_t chunks = (call->pages + CHUNK - 1) / CHUNK;
+  int64_t splits = call->threads > 1 ? (4 * call->threads + streams - 1) / streams : 1;
+  if (splits > chunks * CHUNK / SPLIT_PAGES) splits = chunks * CHUNK / SPLIT_PAGES;
+  if (splits < 1) splits = 1;
+  auto* tasks = (Task*)malloc(sizeof(Task) * streams * splits);
+  int64_t rows = (int64_t)call->heads * call->rows;
+  auto* memory = (float*)malloc(sizeof(float) * rows * splits * (size + 2));
+  float* next = memory;
+  int count = 0;
+  for (int64_t split = 0; split < splits; split++)
+    for (int head = 0; head < call->heads; head++)
+      for (int row = 0; row < call->rows;) {
+        int n = group_size(call->rows - row);
+        int64_t first = chunks * split / splits * CHUNK, last = chunks * (split + 1) / splits * CHUNK;
+        tasks[count++] = {head, row, n, first, last < call->pages ? last : call->pages, next, next + n, next + 2 * n};
+        next += (int64_t)n * (size + 2);
+        row += n;
+      }
+  Work work{call, tasks, count, 0};
+  run(work, call->threads);
+  for (int i = 0; i < streams; i++)
+    for (int h = 0; h < tasks[i].count; h++) {
+      int64_t row = (int64_t)tasks[i].head * call->rows + tasks[i].row + h;
+      merge(tasks + i, (int)splits, streams, h, size, call->out + row * size, call->lse + row);
+    }
+  free(memory);
+  free(tasks);
+}

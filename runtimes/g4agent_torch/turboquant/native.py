@@ -1,0 +1,108 @@
+"""The native kernel of decode attention: where it comes from, and which of its bodies runs here.
+
+`cpp/` holds the kernel, without torch and behind a C interface. A wheel built where there was a compiler holds it as a
+library; otherwise it is compiled at first use, once, into the user's cache folder; and where there is no compiler
+either, attention runs in plain PyTorch. `G4AGENT_KV_KERNEL` chooses: `auto`, `avx512`, `avx2`, `portable` or `torch`.
+
+This module imports no torch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from g4agent.errors import ConfigError
+from g4agent_torch.turboquant import compiling
+
+if TYPE_CHECKING:
+    from g4agent.cli.doctor import Finding
+
+BODIES: Final = ("portable", "avx2", "avx512")
+"""Bodies of the kernel, slowest first, as it numbers them. `avx512` needs VNNI and VBMI (Ice Lake, Zen 4)."""
+VARIABLE: Final = "G4AGENT_KV_KERNEL"
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A loaded kernel and the body that runs."""
+
+    library: ctypes.CDLL
+    file: Path
+    body: str
+
+
+class Call(ctypes.Structure):
+    """The arguments of `g4_decode_attention`, as in `cpp/kernel.cpp`."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("body", "rate", "threads", "heads", "rows", "first_size", "second_size")),
+        ("value_only", ctypes.c_int32),
+        *((name, ctypes.c_int64) for name in ("pages", "head_bytes", "first_position")),
+        *((name, ctypes.c_void_p) for name in ("page", "query", "turned", "main_levels", "tail_levels", "rope")),
+        *((name, ctypes.c_void_p) for name in ("frequencies", "out", "lse")),
+        *((name, ctypes.c_float) for name in ("unit", "rope_unit")),
+    )
+
+
+def kernel() -> Kernel | None:
+    """The kernel that attention uses; None: plain PyTorch. Compiles it if there is none yet.
+
+    Raises:
+        ConfigError: `G4AGENT_KV_KERNEL` names a body that cannot run here, or none at all.
+    """
+    asked = _asked()
+    return None if asked == "torch" else _load(asked)
+
+
+@cache
+def _load(asked: str) -> Kernel | None:
+    file = _found() or compiling.compiled()
+    if file is None:
+        if asked == "auto":
+            return None
+        raise ConfigError(
+            f"The kernel {asked!r} is not installed and cannot be compiled.",
+            hint="Install a C++ compiler, such as g++.",
+        )
+    library = ctypes.CDLL(str(file))
+    library.g4_decode_attention.argtypes = [ctypes.POINTER(Call)]
+    library.g4_decode_attention.restype = None
+    best = library.g4_best_body()
+    if asked != "auto" and BODIES.index(asked) > best:
+        raise ConfigError(f"This processor cannot run the kernel {asked!r}.", hint=f"Use {VARIABLE}=auto.")
+    return Kernel(library, file, BODIES[best] if asked == "auto" else asked)
+
+
+def examine() -> Finding:
+    """The line of `g4agent doctor`: which path attention over compressed keys and values takes. Compiles nothing."""
+    from g4agent.cli.doctor import Finding
+
+    subject = "compressed KV"
+    try:
+        if _asked() == "torch":
+            return Finding(subject, "ok", f"attention in plain PyTorch, as {VARIABLE} says")
+        if _found() is not None and (loaded := kernel()) is not None:
+            return Finding(subject, "ok", f"attention by the {loaded.body} kernel, {loaded.file}")
+    except (ConfigError, OSError) as error:
+        return Finding(subject, "warning", str(error), f"{VARIABLE}=torch runs without a kernel.")
+    if (compiler := compiling.compiler()) is not None:
+        return Finding(subject, "ok", f"attention by a native kernel, which {compiler} compiles at first use")
+    return Finding(subject, "warning", "attention in plain PyTorch", "A C++ compiler, such as g++, makes it fast.")
+
+
+def _asked() -> str:
+    asked = os.environ.get(VARIABLE) or "auto"
+    if asked not in ("auto", "torch", *BODIES):
+        raise ConfigError(f"{VARIABLE}={asked} is no kernel.", hint=f"Use auto, torch, {', '.join(BODIES)}.")
+    return asked
+
+
+def _found() -> Path | None:
+    """The library of the wheel, or one compiled before."""
+    files = (Path(__file__).parent / compiling.LIBRARY, compiling.cached_file())
+    return next((file for file in files if file.is_file()), None)

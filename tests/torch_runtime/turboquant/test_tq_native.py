@@ -1,0 +1,159 @@
+"""The native kernel: every body of it against plain PyTorch, and what happens where it cannot be had."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from g4agent.errors import ConfigError
+from g4agent_torch.turboquant import native
+from g4agent_torch.turboquant.attention import Partial, decode_attention
+from g4agent_torch.turboquant.cache import SINKS
+from g4agent_torch.turboquant.codec import RATES
+from g4agent_torch.turboquant.formats import LayerFormat, ValueOnly
+from g4agent_torch.turboquant.native import BODIES, VARIABLE
+
+torch.set_num_threads(1)
+LIMIT = 0.03
+"""What integers may add to the error, relative L2."""
+SHAPES = {
+    "Gemma 3 270M": (1, 256, 4, 0),
+    "Gemma 4 E4B": (2, 512, 4, 0),
+    "Gemma 4 31B": (2, 512, 8, 64),
+    "odd groups, small rotary part": (3, 128, 13, 16),
+}
+"""KV heads, head size, queries per KV head, rotary pairs of a value-only layer."""
+
+
+def available() -> list[str]:
+    loaded = native._load("auto")
+    assert loaded is not None, "no native kernel: is there a C++ compiler?"
+    return list(BODIES[: BODIES.index(loaded.body) + 1])
+
+
+def value_only(size: int, pairs: int) -> ValueOnly:
+    rotary = torch.cat([torch.arange(pairs), torch.arange(size // 2, size // 2 + pairs)])
+    rest = torch.tensor([i for i in range(size) if i % (size // 2) >= pairs])
+    return ValueOnly(torch.linspace(0.5, 1.5, size), 1e6 ** (-torch.arange(pairs) * 2 / size), rotary, rest)
+
+
+def data(shape: str, rate: str, pages: int, spread: float = 1) -> tuple[Tensor, list[Tensor], LayerFormat]:
+    """Queries, pages and their format; logits have the standard deviation `spread`."""
+    heads, size, rows, pairs = SHAPES[shape]
+    generator = torch.Generator().manual_seed(0)
+    length = pages * 128
+    keys, values = torch.randn(2, heads, length, size, generator=generator)
+    shared = value_only(size, pairs) if pairs else None
+    if shared is not None:
+        keys = values * shared.key_norm
+        keys[..., shared.rotary] = shared.keys(values[..., shared.rotary], torch.arange(SINKS, SINKS + length))
+    layer = LayerFormat(heads, size, rate, shared)
+    encoded = [layer.encode(keys[:, i : i + 128], values[:, i : i + 128]) for i in range(0, length, 128)]
+    return torch.randn(heads, rows, size, generator=generator) * spread / size**0.5, encoded, layer
+
+
+def error(out: Tensor, expected: Tensor) -> float:
+    return ((out - expected).norm() / expected.norm()).item()
+
+
+def compute(
+    body: str, monkeypatch: pytest.MonkeyPatch, query: Tensor, pages: list[Tensor], layer: LayerFormat
+) -> Partial:
+    monkeypatch.setenv(VARIABLE, body)
+    return decode_attention(query, pages, layer, SINKS)
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_body_agrees_with_plain_pytorch(shape: str, rate: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong bit positions, scales, orders or angles give errors near 1; integers give a few percent."""
+    inputs = data(shape, rate, pages=9)
+    expected = compute("torch", monkeypatch, *inputs)
+    for body in available():
+        got = compute(body, monkeypatch, *inputs)
+        assert error(got.out, expected.out) < LIMIT, body
+        assert (got.lse - expected.lse).abs().max() < 0.01, body
+
+
+def test_one_dominant_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one weight is nearly all, the output is that value; the running maximum comes in the last page."""
+    query, pages, layer = data("Gemma 3 270M", "4", pages=6)
+    keys, values = layer.decode(pages, SINKS)
+    query = keys[:, -5:-4].expand_as(query).contiguous()
+    for body in available():
+        got = compute(body, monkeypatch, query, pages, layer)
+        assert error(got.out, values[:, -5:-4].expand_as(got.out)) < LIMIT
+
+
+@pytest.mark.parametrize("shape", ["Gemma 4 E4B", "Gemma 4 31B"])
+def test_threads_only_change_the_order_of_sums(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Splits start at whole chunks of pages, and rotary queries at the right angle."""
+    inputs = data(shape, "4", pages=37)
+    one = {body: compute(body, monkeypatch, *inputs) for body in available()}
+    torch.set_num_threads(3)
+    try:
+        for body, expected in one.items():
+            got = compute(body, monkeypatch, *inputs)
+            assert error(got.out, expected.out) < 2e-3
+            assert (got.lse - expected.lse).abs().max() < 1e-3
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_a_query_has_the_same_result_alone_and_among_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However a prompt is cut, a position's queries go through the same arithmetic."""
+    query, pages, layer = data("odd groups, small rotary part", "3.5", pages=5)
+    for body in available():
+        together = compute(body, monkeypatch, query, pages, layer)
+        for row in (0, 7, 8, 12):
+            alone = compute(body, monkeypatch, query[:, row : row + 1], pages, layer)
+            assert error(alone.out[:, 0], together.out[:, row]) < 1e-4
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """A machine without a compiler on which nothing was compiled."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.delenv(VARIABLE, raising=False)
+    native._load.cache_clear()
+    yield monkeypatch
+    native._load.cache_clear()
+
+
+def test_without_a_compiler_pytorch_does_it(bare: pytest.MonkeyPatch) -> None:
+    """And `g4agent doctor` says so, and what would help."""
+    assert native.kernel() is None
+    finding = native.examine()
+    assert finding.status == "warning"
+    assert "PyTorch" in finding.detail and "compiler" in finding.hint
+    inputs = data("Gemma 3 270M", "4", pages=2)
+    assert torch.equal(compute("auto", bare, *inputs).out, compute("torch", bare, *inputs).out)
+
+
+def test_a_kernel_asked_for_by_name_is_no_wish(bare: pytest.MonkeyPatch) -> None:
+    """Silence would let a benchmark measure the wrong thing."""
+    bare.setenv(VARIABLE, "portable")
+    with pytest.raises(ConfigError, match="cannot be compiled"):
+        native.kernel()
+    bare.setenv(VARIABLE, "sse9")
+    with pytest.raises(ConfigError, match="no kernel"):
+        native.kernel()
+
+
+def test_a_compiler_that_fails_is_none(bare: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An install must not break where headers are missing."""
+    program = tmp_path / "c++"
+    program.write_text("#!/bin/sh\nexit 1\n")
+    program.chmod(0o755)
+    assert native.kernel() is None
+    assert not list(tmp_path.rglob("*.so"))
+
+
+def test_doctor_names_the_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert f"{available()[-1]} kernel" in native.examine().detail
