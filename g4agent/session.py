@@ -211,7 +211,7 @@ class Session:
 
     async def say(self, text: str) -> Usage:
         """Begins a user turn and commits it. One that is still going on is closed; what it asked for is withdrawn."""
-        before = self.conversation.usage
+        before = self.conversation.usage if self.next_step else Usage()  # the first turn counts the system turn, too
         await self.conversation.add_user(text)
         used = self.conversation.usage - before
         await self.permissions.withdraw()

@@ -1,6 +1,7 @@
-"""A server in a closed box, with its standard input and output passed on: `python -m g4agent_mcp.boxed JSON`.
+"""A server in a closed box, with its standard input and output passed on: `python -m g4agent_mcp.boxed`.
 
-The JSON is `{"command": […], "sandbox": name, "folders": […], "env": {…}, "limits": {…}, "net": ["host:port"]}`.
+Its orders come in the environment variable G4AGENT_MCP_SERVER, because a command line can be read by everybody:
+`{"command": […], "sandbox": name, "folders": […], "env": {…}, "limits": {…}, "net": ["host:port"]}`.
 In the box, a few lines of Python connect to a socket that this process holds, and start the server with that as its
 input and output.
 """
@@ -10,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
 import tempfile
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -25,6 +25,7 @@ from g4agent.egress.service import Egress
 from g4agent.ports.sandbox import BoxSpec, Limits
 from g4agent.registry import load_sandbox
 
+ORDERS = "G4AGENT_MCP_SERVER"
 INSIDE = "/run/mcp.sock"
 START = """\
 import socket, subprocess, sys
@@ -32,8 +33,8 @@ s = socket.socket(socket.AF_UNIX)
 s.connect(sys.argv[1])
 sys.exit(subprocess.call(sys.argv[2:], stdin=s, stdout=s))
 """
-LONGEST_SECONDS = 14 * 24 * 3600.0
-"""How long a server may run at a time: a box cannot wait for more than 24 days (its `poll` counts milliseconds)."""
+LONGEST_SECONDS = 365 * 24 * 3600.0
+"""How long a server may run at a time."""
 LAST_SECONDS = 1.0
 """For the server to end by itself when its input has ended."""
 
@@ -53,7 +54,6 @@ async def serve(settings: dict[str, Any]) -> int:
             limits=Limits(**settings["limits"]),
             python_paths=tuple(map(Path, settings["folders"])),
             sockets={INSIDE: place},
-            env=settings["env"],
         )
         if settings["net"]:
             egress = Egress(parse_destinations(settings["net"]))
@@ -67,9 +67,8 @@ async def serve(settings: dict[str, Any]) -> int:
 
                 async def run() -> None:
                     nonlocal code
-                    done = await box.exec(
-                        ["python3", "-c", START, INSIDE, *settings["command"]], timeout=LONGEST_SECONDS
-                    )
+                    argv = ["python3", "-c", START, INSIDE, *settings["command"]]
+                    done = await box.exec(argv, timeout=LONGEST_SECONDS, env=settings["env"])
                     os.write(2, done.stderr)
                     code = done.exit_code if done.exit_code is not None else 1
                     group.cancel_scope.cancel()
@@ -113,5 +112,5 @@ def _copy_out(connection: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    exit_code = anyio.run(serve, json.loads(sys.argv[1]))
+    exit_code = anyio.run(serve, json.loads(os.environ.pop(ORDERS)))
     os._exit(exit_code)  # a thread may still wait for input

@@ -28,6 +28,7 @@ from g4agent.messages import JsonValue
 from g4agent.tools import PythonTarget, Tool
 from g4agent.validation import check_schema
 from g4agent_mcp import convert
+from g4agent_mcp.boxed import ORDERS
 from g4agent_mcp.errors import McpServerError, McpToolError
 from g4agent_mcp.loop import portal
 from g4agent_mcp.servers import HttpServer, StdioServer
@@ -171,7 +172,7 @@ class Connection:
                 "limits": asdict(server.limits),
                 "net": list(server.net),
             }
-            command, env = [sys.executable, "-m", "g4agent_mcp.boxed", json.dumps(settings)], {}
+            command, env = [sys.executable, "-m", "g4agent_mcp.boxed"], {ORDERS: json.dumps(settings)}
         errors = stack.enter_context(self._stderr.open("a"))
         return stdio_client(StdioServerParameters(command=command[0], args=command[1:], env=env), errors)
 
@@ -230,6 +231,7 @@ class Connection:
                         effect=convert.claimed_effect(tool.annotations) if self.server.trust_hints else "once",
                         timeout=self.server.timeout,
                         where="host",
+                        untrusted=self.server.untrusted,
                     )
                 )
             except ToolDefinitionError as error:

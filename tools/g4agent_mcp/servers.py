@@ -29,6 +29,8 @@ class _Conditions:
     """Seconds until the server must have named its tools."""
     trust_hints: bool = False
     """Believe the server that a tool only reads, or may be repeated. Else every effect is `once`."""
+    untrusted: bool = False
+    """Mark its results as what strangers may have written; see `Tool.untrusted`."""
     files: Path | None = None
     """Where images and other files in results go; by default a temporary folder. The model reads their paths."""
 

@@ -30,6 +30,10 @@ NOT_EXECUTABLE, NOT_FOUND = 126, 127
 """Exit codes of a command that could not start, as shells give them."""
 
 
+LONGEST_POLL = 86_400.0
+"""Seconds to wait at a time: `poll` counts milliseconds in 32 bits, which are over after 24 days."""
+
+
 class CallLimits(NamedTuple):
     """What one call may use; the box as a whole is limited by its control group."""
 
@@ -162,7 +166,7 @@ class Call:
             if self._timed_out or any(capture.runaway for capture in self._captures.values()):
                 kernel.kill_descendants({child}, including_roots=True)
                 return os.waitpid(child, 0)[1]
-            for fd, _ in poll.poll(remaining * 1000 + 1):
+            for fd, _ in poll.poll(min(remaining, LONGEST_POLL) * 1000 + 1):
                 if fd == ended:
                     return os.waitpid(child, 0)[1]
                 if fd != stdin_write:
