@@ -28,7 +28,7 @@ from retail_checkout.tasks import Task
 from g4agent import Budget, Sampling
 from training import coding, evaluate, export, generic, retail
 
-TARGETS = {"generic call": 5.0, "retail task": 10.0, "coding task": 20.0}
+TARGETS = {"single call": 5.0, "retail task": 10.0, "coding task": 20.0, "retail example": 10.0}
 """Most misses in per cent."""
 BUDGET = Budget(steps=12, step_tokens=256)
 """Ends a run in which nano repeats itself."""
@@ -72,6 +72,9 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     score = generated(options.model, options.count, options.seed) + anyio.run(through_the_sandbox, options.model)
+    for kind in ("generic", "retail", "coding"):
+        score["single call"] += score[f"{kind} call"]
+        score["single call all"] += score[f"{kind} call all"]
     names = sorted({name.removesuffix(" all") for name in score})
     rows = {n: {"right": score[n], "of": score[f"{n} all"], "%": 100 * score[n] / score[f"{n} all"]} for n in names}
     targets = tuple(Target(f"misses in % of {n}", 100 - rows[n]["%"], limit) for n, limit in TARGETS.items())

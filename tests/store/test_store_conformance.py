@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -14,7 +15,17 @@ from g4agent.errors import SessionBusyError, SessionNotFoundError, StoreError
 from g4agent.messages import ToolResult
 from g4agent.ports.runtime import SampledToken, TranscriptDelta
 from g4agent.store import Generation, StepRecord, Store
+from g4agent.store.leases import process_start
 from g4agent.verdict import Outcome, Verdict
+
+HOLDER = """
+import sys, time
+from g4agent.store import Store
+store = Store.open(sys.argv[1])
+store.leases.acquire(sys.argv[2])
+print("held", flush=True)
+time.sleep(60)
+"""
 
 RUN = """
 import sys
@@ -103,6 +114,22 @@ def test_one_driver_at_a_time(place: str) -> None:
         assert one.leases.renew(session_id)
         one.leases.release(session_id)
         other.leases.acquire(session_id)
+
+
+def test_the_lease_of_a_killed_process_is_taken_over_at_once(place: str) -> None:
+    """Nobody wants to wait half a minute after a crash."""
+    with Store.open(place) as store:
+        session_id = store.create_session(SESSION)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        command = [sys.executable, "-c", HOLDER, place, session_id]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as holder:
+            assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+            with pytest.raises(SessionBusyError):
+                store.leases.acquire(session_id)
+            holder.send_signal(signal.SIGKILL)
+            holder.wait()
+        store.leases.acquire(session_id)
+    assert process_start(holder.pid) is None
 
 
 def test_eight_runs_at_once(place: str) -> None:

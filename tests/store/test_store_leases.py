@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,17 +11,7 @@ from store_samples import SESSION, grown, intent, model_step
 
 from g4agent.errors import SessionBusyError, StoreError
 from g4agent.store import Store
-from g4agent.store.leases import process_start
 from g4agent.store.tables import LEASES
-
-HOLDER = """
-import sys, time
-from g4agent.store import Store
-store = Store.open(sys.argv[1])
-store.leases.acquire(sys.argv[2])
-print("held", flush=True)
-time.sleep(60)
-"""
 
 
 def test_a_second_driver_is_refused_until_the_first_lets_go(path: Path) -> None:
@@ -39,22 +26,6 @@ def test_a_second_driver_is_refused_until_the_first_lets_go(path: Path) -> None:
         other.leases.acquire(session_id)
         holder = one.leases.holder(session_id)
         assert holder is not None and holder.owner == other.owner
-
-
-def test_the_lease_of_a_killed_process_is_taken_over_at_once(path: Path) -> None:
-    """Nobody wants to wait half a minute after a crash."""
-    with Store.open(path) as store:
-        session_id = store.create_session(SESSION)
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        command = [sys.executable, "-c", HOLDER, str(path), session_id]
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as holder:
-            assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-            with pytest.raises(SessionBusyError):
-                store.leases.acquire(session_id)
-            holder.send_signal(signal.SIGKILL)
-            holder.wait()
-        store.leases.acquire(session_id)
-    assert process_start(holder.pid) is None
 
 
 def test_a_frozen_owner_loses_its_lease_and_can_commit_nothing_more(path: Path) -> None:

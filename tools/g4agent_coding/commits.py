@@ -11,11 +11,11 @@ from pydantic import Field
 
 from g4agent.protected_paths import ProtectedPaths
 from g4agent.tools import tool
+from g4agent.workspace_files import Refusal, answers_refusals, locate
 from g4agent_coding.git import git, require_repository
 from g4agent_coding.history import AUTHOR
 from g4agent_coding.private import locked
 from g4agent_coding.shaping import Shape, shape
-from g4agent_coding.workspace import CodingError, answers_refusals, locate
 
 DIFF_SHOWN = Shape(head_lines=120, tail_lines=40, chars=8000)
 PLAIN = ("--no-color", "--no-ext-diff", "--no-textconv")
@@ -71,12 +71,12 @@ def git_commit(message: str) -> dict[str, Any]:
     """
     require_repository()
     if not message.strip():
-        raise CodingError("`message` is empty")
+        raise Refusal("`message` is empty")
     with locked():
         _add({})
         files = git("diff", "--cached", "--name-only", "-z", _head() or EMPTY_TREE).split("\0")[:-1]
         if not files:
-            raise CodingError("nothing has changed since the last commit")
+            raise Refusal("nothing has changed since the last commit")
         git("commit", "--quiet", "--file=-", settings=_author(), stdin=message)
     return {"commit": git("rev-parse", "--short", "HEAD").strip(), "files": files}
 
@@ -85,7 +85,7 @@ def _head() -> str | None:
     """The last commit; None before the first."""
     try:
         return git("rev-parse", "--verify", "--quiet", "HEAD^{commit}").strip()
-    except CodingError:
+    except Refusal:
         return None
 
 

@@ -6,9 +6,10 @@ from itertools import islice
 from typing import Any
 
 from g4agent.tools import tool
+from g4agent.workspace_files import answers_refusals, locate_folder
 from g4agent_coding.matching import replace
 from g4agent_coding.private import require_changeable
-from g4agent_coding.workspace import answers_refusals, locate_folder, read_text, walk, write_text
+from g4agent_coding.workspace import read_text, walk, write_text
 
 MAX_LISTED = 200
 """Most files in one listing."""

@@ -6,8 +6,9 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from g4agent.tools import tool
+from g4agent.workspace_files import Refusal, answers_refusals, locate_folder
 from g4agent_coding.shaping import Shape, shape
-from g4agent_coding.workspace import CodingError, answers_refusals, locate_folder, walk
+from g4agent_coding.workspace import walk
 
 SHOWN = Shape(head_lines=100, tail_lines=1)
 
@@ -22,7 +23,7 @@ def find_files(pattern: str, path: str = ".") -> dict[str, Any]:
         path: Folder.
     """
     if not pattern.strip("/"):
-        raise CodingError("`pattern` is empty")
+        raise Refusal("`pattern` is empty")
     parts = pattern.strip("/").split("/")
     if len(parts) == 1:
         parts = ["**", *parts]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from g4agent.workspace_files import Refusal
 from g4agent_coding.process import run
-from g4agent_coding.workspace import CodingError
 
 GIT_SECONDS = 60.0
 QUIET = {
@@ -30,18 +30,18 @@ def git(
     """Runs git in the current folder; gives what it prints.
 
     Raises:
-        CodingError: git is not there, takes too long, or fails, with its own words.
+        Refusal: git is not there, takes too long, or fails, with its own words.
     """
     options = [word for setting in (*SETTINGS, *settings) for word in ("-c", setting)]
     ended = run(["git", *options, *arguments], GIT_SECONDS, env={**QUIET, **(env or {})}, stdin=stdin)
     if ended.exit_code is None:
-        raise CodingError(f"git {arguments[0]}: no end after {GIT_SECONDS:g} s")
+        raise Refusal(f"git {arguments[0]}: no end after {GIT_SECONDS:g} s")
     if ended.exit_code:
-        raise CodingError(f"git {arguments[0]}: {ended.output.strip() or f'exit code {ended.exit_code}'}")
+        raise Refusal(f"git {arguments[0]}: {ended.output.strip() or f'exit code {ended.exit_code}'}")
     return ended.output
 
 
 def require_repository() -> None:
-    """Raises CodingError unless the workspace is a git repository of its own."""
+    """Raises Refusal unless the workspace is a git repository of its own."""
     if not (Path.cwd() / ".git").exists():
-        raise CodingError("the workspace is no git repository: `git init` makes one")
+        raise Refusal("the workspace is no git repository: `git init` makes one")

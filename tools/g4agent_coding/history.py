@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from g4agent.tools import tool
+from g4agent.workspace_files import Refusal, answers_refusals
 from g4agent_coding.git import git
 from g4agent_coding.private import FOLDER, locked, private_folder
-from g4agent_coding.workspace import CodingError, answers_refusals
 
 REPOSITORY = "history"
 UNDO = "undo"
@@ -32,7 +32,7 @@ def remember(change: str) -> None:
         with locked():
             try:
                 _commit(change)
-            except CodingError:
+            except Refusal:
                 shutil.rmtree(private_folder() / REPOSITORY, ignore_errors=True)
 
 
@@ -41,7 +41,7 @@ def remember(change: str) -> None:
 def undo() -> dict[str, Any]:
     """Take back the last change to the files. Again: the one before."""
     if not shutil.which("git"):
-        raise CodingError("there is no git here, so nothing was remembered")
+        raise Refusal("there is no git here, so nothing was remembered")
     with locked():
         _commit(UNDO)
         now = _git("rev-parse", "HEAD^{tree}").strip()
@@ -52,7 +52,7 @@ def undo() -> dict[str, Any]:
                 _git("read-tree", "--reset", "-u", commit)
                 _forget(commit)
                 return {"undone": change, "files": files}
-    raise CodingError("nothing was changed, or all of it was taken back")
+    raise Refusal("nothing was changed, or all of it was taken back")
 
 
 def _commit(subject: str) -> None:

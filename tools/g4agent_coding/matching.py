@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from difflib import SequenceMatcher
 
-from g4agent_coding.workspace import CodingError
+from g4agent.workspace_files import Refusal
 
 NEAREST = 0.6
 """Least likeness of what is shown as the nearest text."""
@@ -18,20 +18,20 @@ def replace(text: str, old: str, new: str, *, everywhere: bool = False) -> str:
     Line ends are those of the text: the model reads, and writes, plain line feeds.
 
     Raises:
-        CodingError: `old` is empty, missing (with the nearest text), or ambiguous (with the lines), or is `new`.
+        Refusal: `old` is empty, missing (with the nearest text), or ambiguous (with the lines), or is `new`.
     """
     if "\r\n" in text:
         old, new = (part.replace("\r\n", "\n").replace("\n", "\r\n") for part in (old, new))
     if not old:
-        raise CodingError("`old` is empty")
+        raise Refusal("`old` is empty")
     if old == new:
-        raise CodingError("`old` and `new` are the same")
+        raise Refusal("`old` and `new` are the same")
     times = text.count(old)
     if not times:
-        raise CodingError(f"`old` not found{nearest(text, old)}")
+        raise Refusal(f"`old` not found{nearest(text, old)}")
     if times > 1 and not everywhere:
         lines = ", ".join(map(str, places(text, old)[:6]))
-        raise CodingError(f"`old` occurs {times} times, at lines {lines}: give more context")
+        raise Refusal(f"`old` occurs {times} times, at lines {lines}: give more context")
     return text.replace(old, new)
 
 

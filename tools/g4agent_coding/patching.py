@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from g4agent.tools import tool
+from g4agent.workspace_files import Refusal, answers_refusals, locate
 from g4agent_coding.history import remember
 from g4agent_coding.private import locked, require_changeable
 from g4agent_coding.unified import FilePatch, apply_hunks, read_patch
-from g4agent_coding.workspace import CodingError, answers_refusals, locate, read_text, write_text
+from g4agent_coding.workspace import read_text, write_text
 
 
 @tool(effect="once")
@@ -29,8 +30,8 @@ def apply_patch(patch: str) -> dict[str, Any]:
         for file in files:
             try:
                 changed.append(_plan(file, texts))
-            except CodingError as refusal:
-                raise CodingError(f"nothing was changed: {refusal}") from refusal
+            except Refusal as refusal:
+                raise Refusal(f"nothing was changed: {refusal}") from refusal
         _write_all(texts)
     return {"changed": changed}
 
@@ -39,16 +40,16 @@ def _plan(file: FilePatch, texts: dict[str, str | None]) -> str:
     """Adds the file's text after the patch to `texts`, None for one that goes; says what happens to it."""
     if file.old is None:
         if _exists(file.name, texts):
-            raise CodingError(f"{file.name} is there already, and the patch makes it new")
+            raise Refusal(f"{file.name} is there already, and the patch makes it new")
         before = ""
     else:
         before = _text(file.old, texts)
     after = apply_hunks(before, file)
     if file.new is None and after:
-        raise CodingError(f"the patch deletes {file.name}, and does not remove all of its lines")
+        raise Refusal(f"the patch deletes {file.name}, and does not remove all of its lines")
     if file.old is not None and file.new not in (None, file.old):
         if _exists(file.name, texts):
-            raise CodingError(f"{file.old} cannot be renamed: {file.name} is there already")
+            raise Refusal(f"{file.old} cannot be renamed: {file.name} is there already")
         texts[file.old] = None
     texts[file.name] = None if file.new is None else after
     if file.new is None:
@@ -61,7 +62,7 @@ def _text(path: str, texts: dict[str, str | None]) -> str:
         return read_text(path)
     text = texts[path]
     if text is None:
-        raise CodingError(f"no file {path}")
+        raise Refusal(f"no file {path}")
     return text
 
 
@@ -75,7 +76,7 @@ def _write_all(texts: dict[str, str | None]) -> None:
     try:
         for path, text in texts.items():
             _write(path, text)
-    except CodingError as error:
+    except Refusal as error:
         for path, data in before.items():
             file = locate(path)
             if data is None:
@@ -83,7 +84,7 @@ def _write_all(texts: dict[str, str | None]) -> None:
                     file.unlink()
             elif not file.exists() or file.read_bytes() != data:
                 file.write_bytes(data)
-        raise CodingError(f"nothing was changed: {error}") from error
+        raise Refusal(f"nothing was changed: {error}") from error
 
 
 def _write(path: str, text: str | None) -> None:
@@ -95,5 +96,5 @@ def _write(path: str, text: str | None) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
     except OSError as error:
-        raise CodingError(f"cannot change {path}: {error.strerror}") from error
+        raise Refusal(f"cannot change {path}: {error.strerror}") from error
     write_text(path, text)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from g4agent.protected_paths import ProtectedPaths
-from g4agent_coding.workspace import CodingError, locate
+from g4agent.workspace_files import Refusal, locate
 
 FOLDER = ".g4agent"
 OUTPUTS = f"{FOLDER}/out"
@@ -37,10 +37,10 @@ def locked() -> Iterator[None]:
 
 
 def require_changeable(path: str) -> None:
-    """Raises CodingError if the file, links followed, is outside the workspace or protected."""
+    """Raises Refusal if the file, links followed, is outside the workspace or protected."""
     inside = locate(path).relative_to(Path.cwd().resolve()).as_posix()
     if refusal := ProtectedPaths().unchangeable(inside):
-        raise CodingError(refusal)
+        raise Refusal(refusal)
 
 
 def keep_output(text: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Thread
 from typing import IO
 
-from g4agent_coding.workspace import CodingError
+from g4agent.workspace_files import Refusal
 
 KEPT_BYTES = 2 * 1024 * 1024
 """Of a program's output: half from its beginning, half from its end."""
@@ -47,7 +47,7 @@ def run(
         folder: Where; the current one by default.
 
     Raises:
-        CodingError: There is no such program.
+        Refusal: There is no such program.
     """
     with tempfile.TemporaryFile() as text:
         text.write(stdin.encode())
@@ -63,7 +63,7 @@ def run(
                 start_new_session=True,
             )
         except OSError as error:
-            raise CodingError(f"cannot run {argv[0]}: {error.strerror}") from error
+            raise Refusal(f"cannot run {argv[0]}: {error.strerror}") from error
     assert process.stdout is not None
     output = _Output(process.stdout)
     exit_code = None

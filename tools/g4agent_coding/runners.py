@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from g4agent.tools import tool
+from g4agent.workspace_files import Refusal, answers_refusals, locate
 from g4agent_coding import run_pytest, run_unittest
 from g4agent_coding.process import run
 from g4agent_coding.reports import Counts, read_output
 from g4agent_coding.shaping import Shape, shape
 from g4agent_coding.testing import run_script
-from g4agent_coding.workspace import CodingError, answers_refusals, locate, walk
+from g4agent_coding.workspace import walk
 
 PROJECT_SECONDS = 240.0
 """For all tests together."""
@@ -52,23 +53,23 @@ def report_project(path: str, runner: Literal["auto"] | Runner, seconds: float) 
     """What `run_tests` of the full set answers, for any time limit.
 
     Raises:
-        CodingError: The path is outside or missing, or nothing says how to test it.
+        Refusal: The path is outside or missing, or nothing says how to test it.
     """
     target = locate(path)
     if not target.exists():
-        raise CodingError(f"no file or folder {path}")
+        raise Refusal(f"no file or folder {path}")
     chosen = detect(target) if runner == "auto" else runner
     if chosen in ("pytest", "unittest"):
         return {"runner": chosen, **_run_python(chosen, target, path, seconds)}
     folder = _home(chosen, target)
     if folder is None:
-        raise CodingError(f"nothing here is tested by {chosen}: no {_MARKERS[chosen][0]} in {path} or above it")
+        raise Refusal(f"nothing here is tested by {chosen}: no {_MARKERS[chosen][0]} in {path} or above it")
     ended = run(COMMANDS[chosen], seconds, env=PLAIN, folder=folder)
     return {"runner": chosen, **_report(read_output(ended.output), ended.exit_code, ended.output, seconds)}
 
 
 def detect(target: Path) -> Runner:
-    """How the tests of a folder or file are run. Raises CodingError where nothing tells."""
+    """How the tests of a folder or file are run. Raises Refusal where nothing tells."""
     root = Path.cwd().resolve()
     tests = [Path(file) for file in _python_tests(target)]
     has_pytest = importlib.util.find_spec("pytest") is not None
@@ -79,7 +80,7 @@ def detect(target: Path) -> Runner:
     for runner in COMMANDS:
         if _home(runner, target) is not None:
             return runner
-    raise CodingError(f"nothing tells how to test this: give `runner`, one of {', '.join(get_args(Runner))}")
+    raise Refusal(f"nothing tells how to test this: give `runner`, one of {', '.join(get_args(Runner))}")
 
 
 def _python_tests(target: Path) -> list[str]:
@@ -137,11 +138,11 @@ def _text(file: Path) -> str:
 
 def _run_python(runner: Runner, target: Path, path: str, seconds: float) -> dict[str, Any]:
     if runner == "pytest" and importlib.util.find_spec("pytest") is None:
-        raise CodingError("pytest is not installed here: try the runner unittest")
+        raise Refusal("pytest is not installed here: try the runner unittest")
     script = run_pytest.__file__ if runner == "pytest" else run_unittest.__file__
     report, ended = run_script(Path(script), target, seconds)
     if not report.passed and not report.failed and not report.ran:
-        raise CodingError(f"no tests found in {path}")
+        raise Refusal(f"no tests found in {path}")
     counts = Counts(report.passed, report.failed, report.lines)
     return _report(counts, ended.exit_code, ended.output, seconds)
 

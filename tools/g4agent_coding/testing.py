@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from g4agent.tools import tool
+from g4agent.workspace_files import Refusal, answers_refusals, locate
 from g4agent_coding import run_unittest
 from g4agent_coding.process import Ended, run
-from g4agent_coding.workspace import CodingError, answers_refusals, locate
 
 TEST_SECONDS = 20.0
 """For all tests together; an endless loop ends here, well before the call's own timeout."""
@@ -56,14 +56,14 @@ def report_tests(path: str, seconds: float) -> dict[str, Any]:
         seconds: For all tests together.
 
     Raises:
-        CodingError: The path is outside, missing, or has no tests.
+        Refusal: The path is outside, missing, or has no tests.
     """
     target = locate(path)
     if not target.exists():
-        raise CodingError(f"no file or folder {path}")
+        raise Refusal(f"no file or folder {path}")
     report, _ = run_script(Path(run_unittest.__file__), target, seconds)
     if not report.ran and not report.failed:
-        raise CodingError(f"no tests found in {path}: they must be in files called test*.py")
+        raise Refusal(f"no tests found in {path}: they must be in files called test*.py")
     return {"passed": report.passed, "failed": report.failed, "output": _shorten(report.lines)}
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from g4agent.workspace_files import Refusal
 from g4agent_coding.matching import nearest
-from g4agent_coding.workspace import CodingError
 
 HEADER = re.compile(r"@@ -(\d+)(?:,\d+)? \+\d+(?:,\d+)? @@")
 FORM = "a unified diff has, per file, the lines `--- a/PATH` and `+++ b/PATH`, then hunks that begin with `@@`"
@@ -51,7 +51,7 @@ def read_patch(text: str) -> list[FilePatch]:
     """The files of a diff in order; what stands before the first is skipped.
 
     Raises:
-        CodingError: It is no unified diff, is binary, or has a hunk line that begins with none of space, `+` and `-`.
+        Refusal: It is no unified diff, is binary, or has a hunk line that begins with none of space, `+` and `-`.
     """
     lines = text.replace("\r\n", "\n").rstrip("\n").split("\n")
     files: list[FilePatch] = []
@@ -60,7 +60,7 @@ def read_patch(text: str) -> list[FilePatch]:
     while at < len(lines):
         line = lines[at]
         if line.startswith(("GIT binary patch", "Binary files ")):
-            raise CodingError("binary files cannot be patched")
+            raise Refusal("binary files cannot be patched")
         if line.startswith("rename from "):
             renamed = line.removeprefix("rename from ")
         elif line.startswith("rename to ") and renamed is not None:
@@ -73,12 +73,12 @@ def read_patch(text: str) -> list[FilePatch]:
             at += 1
         elif line.startswith("@@"):
             if not files:
-                raise CodingError(f"no file is named before the first hunk: {FORM}")
+                raise Refusal(f"no file is named before the first hunk: {FORM}")
             at = _read_hunk(lines, at, files[-1])
             continue
         at += 1
     if not files:
-        raise CodingError(f"this is no patch: {FORM}")
+        raise Refusal(f"this is no patch: {FORM}")
     return files
 
 
@@ -86,7 +86,7 @@ def apply_hunks(text: str, patch: FilePatch) -> str:
     """The file's text after all of its hunks. Line ends are those of the text.
 
     Raises:
-        CodingError: A hunk does not fit, with its number, and the nearest lines or the places where it fits.
+        Refusal: A hunk does not fit, with its number, and the nearest lines or the places where it fits.
     """
     windows = "\r\n" in text
     lines = text.replace("\r\n", "\n").split("\n") if text else []
@@ -139,7 +139,7 @@ def _read_hunk(lines: list[str], at: int, patch: FilePatch) -> int:
             hunk.new_unended |= kinds in ("+", " ")
             continue
         if kind not in " +-":
-            raise CodingError(
+            raise Refusal(
                 f"hunk {hunk.number} of {patch.name}: a line must begin with a space, + or -, not: {line[:80]}"
             )
         if kind in " -":
@@ -159,7 +159,7 @@ def _place(lines: list[str], hunk: Hunk, done: int, shift: int, name: str) -> in
         after = len(lines) if hunk.line is None else hunk.line + shift  # `-5,0` stands for: after line 5
         if done <= after <= len(lines):
             return after
-        raise CodingError(f"{what} begins after the end of the file: it has {len(lines)} lines")
+        raise Refusal(f"{what} begins after the end of the file: it has {len(lines)} lines")
     places = [at for at in range(done, len(lines) - size + 1) if lines[at : at + size] == hunk.old]
     if stated in places:
         return stated
@@ -167,7 +167,7 @@ def _place(lines: list[str], hunk: Hunk, done: int, shift: int, name: str) -> in
         return places[0]
     if places:
         fits = ", ".join(str(at + 1 - shift) for at in places[:6])
-        raise CodingError(f"{what} fits at lines {fits}: give more context lines, or the right line number")
+        raise Refusal(f"{what} fits at lines {fits}: give more context lines, or the right line number")
     rest = "\n".join(lines[done:])
     found = nearest(rest, "\n".join(hunk.old), first=done - shift + 1) if rest else ""
-    raise CodingError(f"{what}: its context and removed lines are not in the file{found}")
+    raise Refusal(f"{what}: its context and removed lines are not in the file{found}")

@@ -7,12 +7,13 @@ from typing import Any
 
 from g4agent.protected_paths import ProtectedPaths
 from g4agent.tools import tool
+from g4agent.workspace_files import Refusal, answers_refusals, locate
 from g4agent_coding.files import edit_file
 from g4agent_coding.history import remember
 from g4agent_coding.private import OUTPUTS, locked, require_changeable
 from g4agent_coding.process import run
 from g4agent_coding.shaping import shape
-from g4agent_coding.workspace import CodingError, answers_refusals, locate, read_text, write_text
+from g4agent_coding.workspace import read_text, write_text
 
 READ_LINES = 200
 READ_BYTES = 1024 * 1024
@@ -30,10 +31,10 @@ def read_lines(path: str, start: int = 1) -> dict[str, Any]:
     """
     inside = locate(path).relative_to(Path.cwd().resolve()).as_posix()
     if not inside.startswith(f"{OUTPUTS}/") and (refusal := ProtectedPaths().unreadable(inside)):
-        raise CodingError(refusal)
+        raise Refusal(refusal)
     lines = read_text(path, READ_BYTES).replace("\r\n", "\n").splitlines()
     if start < 1 or start > max(1, len(lines)):
-        raise CodingError(f"{path} has {len(lines)} lines")
+        raise Refusal(f"{path} has {len(lines)} lines")
     end = min(len(lines), start + READ_LINES - 1)
     return {"text": "\n".join(lines[start - 1 : end]), "lines": f"{start}-{end} of {len(lines)}"}
 
@@ -71,7 +72,7 @@ def write_file(path: str, text: str) -> dict[str, Any]:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()
         except OSError as error:
-            raise CodingError(f"cannot write {path}: {error.strerror}") from error
+            raise Refusal(f"cannot write {path}: {error.strerror}") from error
         write_text(path, text)
     return {"path": path, "lines": len(text.splitlines())}
 

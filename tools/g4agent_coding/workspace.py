@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
-from functools import wraps
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ParamSpec
+
+from g4agent.workspace_files import Refusal, locate
 
 MAX_FILE_BYTES = 64 * 1024
 """Largest file that is read or edited: more would not fit in a model's context."""
@@ -17,75 +17,31 @@ SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules"})
 """Not listed, and neither is any folder whose name begins with a dot."""
 
 
-P = ParamSpec("P")
-
-
-class CodingError(Exception):
-    """Something cannot be done to a file; the message is meant for the model."""
-
-
-def answers_refusals(function: Callable[P, dict[str, Any]]) -> Callable[P, dict[str, Any]]:
-    """Makes a CodingError an answer, `{"error": message}`: the model chose badly, the tool did not fail."""
-
-    @wraps(function)
-    def answer(*args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
-        try:
-            return function(*args, **kwargs)
-        except CodingError as refusal:
-            return {"error": str(refusal)}
-
-    return answer
-
-
-def locate(path: str) -> Path:
-    """The absolute path of something in the workspace, links followed.
-
-    Raises:
-        CodingError: It is outside, directly or through a link, or cannot be a path.
-    """
-    root = Path.cwd().resolve()
-    try:
-        found = (root / path).resolve()
-    except (OSError, ValueError, RuntimeError) as error:
-        raise CodingError(f"bad path: {path}") from error
-    if not found.is_relative_to(root):
-        raise CodingError(f"{path} is outside the workspace")
-    return found
-
-
-def locate_folder(path: str) -> Path:
-    """Like `locate`, for a folder that exists."""
-    folder = locate(path)
-    if folder.is_dir():
-        return folder
-    raise CodingError(f"{path} is a file" if folder.exists() else f"no folder {path}")
-
-
 def read_text(path: str, max_bytes: int = MAX_FILE_BYTES) -> str:
     """A file's text, line ends untouched.
 
     Raises:
-        CodingError: It is missing, a folder, a device or pipe, too large, or not UTF-8 text.
+        Refusal: It is missing, a folder, a device or pipe, too large, or not UTF-8 text.
     """
     file = locate(path)
     try:
         status = file.stat()
     except OSError as error:
-        raise CodingError(f"no file {path}") from error
+        raise Refusal(f"no file {path}") from error
     if stat.S_ISDIR(status.st_mode):
-        raise CodingError(f"{path} is a folder")
+        raise Refusal(f"{path} is a folder")
     if not stat.S_ISREG(status.st_mode):
-        raise CodingError(f"{path} is not a regular file")
+        raise Refusal(f"{path} is not a regular file")
     if status.st_size > max_bytes:
-        raise CodingError(f"{path} is too large: {status.st_size} bytes, the limit is {max_bytes}")
+        raise Refusal(f"{path} is too large: {status.st_size} bytes, the limit is {max_bytes}")
     try:
         text = file.read_bytes().decode()
     except UnicodeDecodeError as error:
-        raise CodingError(f"{path} is a binary file") from error
+        raise Refusal(f"{path} is a binary file") from error
     except OSError as error:
-        raise CodingError(f"cannot read {path}: {error.strerror}") from error
+        raise Refusal(f"cannot read {path}: {error.strerror}") from error
     if "\0" in text:
-        raise CodingError(f"{path} is a binary file")
+        raise Refusal(f"{path} is a binary file")
     return text
 
 
@@ -93,11 +49,11 @@ def write_text(path: str, text: str) -> None:
     """Replaces a file's text in one step; its permissions stay.
 
     Raises:
-        CodingError: The text is too large, or the file cannot be written.
+        Refusal: The text is too large, or the file cannot be written.
     """
     data = text.encode()
     if len(data) > MAX_FILE_BYTES:
-        raise CodingError(f"{path} would be too large: {len(data)} bytes, the limit is {MAX_FILE_BYTES}")
+        raise Refusal(f"{path} would be too large: {len(data)} bytes, the limit is {MAX_FILE_BYTES}")
     file = locate(path)
     try:
         mode = stat.S_IMODE(file.stat().st_mode)
@@ -112,7 +68,7 @@ def write_text(path: str, text: str) -> None:
                 temporary.unlink()
                 raise
     except OSError as error:
-        raise CodingError(f"cannot write {path}: {error.strerror}") from error
+        raise Refusal(f"cannot write {path}: {error.strerror}") from error
 
 
 def walk(folder: Path) -> Iterator[str]:
