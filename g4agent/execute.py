@@ -17,6 +17,7 @@ from g4agent.ports.sandbox import Box, ExecResult, PythonCall
 from g4agent.secrets import Secrets
 from g4agent.tools import CommandTarget, PythonTarget, Tool
 
+IDLE = ToolError("timeout", "ended because it printed nothing for too long")
 OUTPUT_CHARS = 20_000
 """Of a command's output, what the model is shown: head and tail."""
 
@@ -131,8 +132,10 @@ def _command_outcome(done: ExecResult, timeout: float, secrets: Secrets) -> _Out
         if data:
             value[name] = _shorten(secrets.mask(_decode(data, omitted)))  # first masked: no value is cut in two
     error = None
-    if done.timed_out or done.out_of_memory:
-        what = _timeout_error(timeout) if done.timed_out else ToolError("out_of_memory", "memory limit reached")
+    if done.timed_out or done.idle or done.out_of_memory:
+        what = ToolError("out_of_memory", "memory limit reached")
+        if done.timed_out or done.idle:
+            what = _timeout_error(timeout) if done.timed_out else IDLE
         tail = str(value.get("stdout", "")) + str(value.get("stderr", ""))
         error = ToolError(what.kind, what.message + (f"; output so far: {tail}" if tail else ""))
     return _Outcome(None if error else value, error, degraded=done.degraded)

@@ -30,6 +30,8 @@ class Limits:
     cpus: float = 1.0
     wall_seconds: float = 60.0
     """Per call, unless the call has its own."""
+    idle_seconds: float | None = None
+    """A call that prints nothing for so long is ended; None: it may be silent to the end of its time."""
     output_bytes: int = 1 * MiB
     """Kept per stream and call: the head and the tail; what is left out is counted."""
     file_bytes: int = 64 * MiB
@@ -40,6 +42,7 @@ class Limits:
     def __post_init__(self) -> None:
         assert min(self.memory_bytes, self.processes, self.output_bytes, self.file_bytes, self.open_files) > 0
         assert self.cpus > 0 and self.wall_seconds > 0 and self.workspace_bytes > 0
+        assert self.idle_seconds is None or self.idle_seconds > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,8 @@ class ExecResult:
     """Bytes cut out between the kept head and tail."""
     omitted_stderr: int = 0
     timed_out: bool = False
+    idle: bool = False
+    """Ended because it printed nothing for `Limits.idle_seconds`."""
     out_of_memory: bool = False
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0

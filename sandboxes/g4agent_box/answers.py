@@ -16,6 +16,8 @@ def tool_outcome(result: ExecResult, answer: bytes, limits: Limits) -> PythonOut
     error: ToolError | None = None
     if result.timed_out:
         error = ToolError("timeout", f"no result after {result.wall_seconds:.3g} s")
+    elif result.idle:
+        error = ToolError("timeout", f"ended after {limits.idle_seconds:g} s without output")
     elif result.out_of_memory:
         error = ToolError("out_of_memory", f"the memory limit of {limits.memory_bytes // MiB} MiB was reached")
     elif answer:
@@ -68,6 +70,7 @@ def _read(reply: Reply) -> tuple[ExecResult, bytes]:
         omitted_stdout=totals[0] - out,
         omitted_stderr=totals[1] - err,
         timed_out=head.get("timed_out", False),
+        idle=head.get("idle", False),
         wall_seconds=head.get("wall_seconds", 0.0),
         cpu_seconds=head.get("cpu_seconds", 0.0),
         peak_memory_bytes=head.get("peak_memory_bytes"),

@@ -181,7 +181,7 @@ class SupervisedBox:
             result, answer = parsed
         killed = result.signal == signal.SIGKILL or result.exit_code == 128 + signal.SIGKILL
         # the counter is the box's: with other calls running, only a killed process shows whose shortage it was
-        oom = self._holder.oom_kills() > kills and not result.timed_out and (killed or alone)
+        oom = self._holder.oom_kills() > kills and not (result.timed_out or result.idle) and (killed or alone)
         return replace(result, out_of_memory=oom, degraded=self._degraded, backend=self._holder.backend), answer
 
     async def _file_request(self, head: Head, body: bytes = b"", *, limit: int = 0) -> Reply:

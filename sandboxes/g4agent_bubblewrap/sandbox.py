@@ -140,6 +140,7 @@ def _configuration(spec: BoxSpec, missing: frozenset[LimitName], user: int | Non
     """What the supervisor must know (`inside.supervisor.Supervisor`)."""
     limits = CallLimits(
         output_bytes=spec.limits.output_bytes,
+        idle_seconds=spec.limits.idle_seconds,
         file_bytes=spec.limits.file_bytes,
         open_files=spec.limits.open_files,
         processes=spec.limits.processes if _nproc_is_per_box() else None,

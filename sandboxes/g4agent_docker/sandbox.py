@@ -165,6 +165,7 @@ def _configuration(spec: BoxSpec, user: int) -> dict[str, object]:
     """What the supervisor must know (`g4agent_box.inside.supervisor.Supervisor`)."""
     limits = CallLimits(
         output_bytes=spec.limits.output_bytes,
+        idle_seconds=spec.limits.idle_seconds,
         file_bytes=spec.limits.file_bytes,
         open_files=spec.limits.open_files,
         processes=spec.limits.processes,

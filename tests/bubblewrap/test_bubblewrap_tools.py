@@ -188,3 +188,19 @@ async def test_cancelled_call(box: Box) -> None:
     script = "sleep 1.2; ls; for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; done | grep -c 'sleep 3[0]'"
     assert (await box.exec(["sh", "-c", script])).stdout.split()[-1] == b"0"
     assert "mark" not in await box.list_files()
+
+
+async def test_a_silent_call_is_ended(sandbox: BubblewrapSandbox) -> None:
+    """A command that hangs holds its session up to the end of its time; one that reports progress must not be ended."""
+    degraded = frozenset({"memory", "processes", "cpu"}) - sandbox.capabilities().enforced
+    spec = BoxSpec(limits=Limits(idle_seconds=1.0), python_paths=(TOOLS,), allow_degraded=degraded)
+    box = await sandbox.open(spec)
+    try:
+        silent = await box.exec(["sh", "-c", "echo begun; sleep 30"], timeout=40)
+        assert silent.idle and not silent.timed_out and silent.stdout == b"begun\n" and silent.wall_seconds < 10
+        busy = await box.exec(["sh", "-c", "for i in 1 2 3 4 5 6; do echo $i; sleep 0.3; done"], timeout=40)
+        assert not busy.idle and busy.exit_code == 0
+        outcome = await box.call(PythonCall("box_tools", "hangs", {}), timeout=40)
+        assert outcome.error is not None and outcome.error.message == "ended after 1 s without output"
+    finally:
+        await box.close()

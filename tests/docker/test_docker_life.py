@@ -15,7 +15,7 @@ import pytest
 from docker_engine import Engine, running_engine
 
 from g4agent.errors import BoxClosedError, SandboxUnavailableError
-from g4agent.ports.sandbox import BoxSpec, PythonCall
+from g4agent.ports.sandbox import BoxSpec, Limits, PythonCall
 from g4agent_docker import DockerSandbox
 
 pytestmark = pytest.mark.anyio
@@ -129,3 +129,15 @@ def _command_lines() -> list[bytes]:
         except OSError:
             continue
     return lines
+
+
+async def test_a_silent_call_is_ended(sandbox: DockerSandbox) -> None:
+    """A command that hangs holds its session up to the end of its time; one that reports progress must not be ended."""
+    box = await sandbox.open(BoxSpec(limits=Limits(idle_seconds=1.0)))
+    try:
+        silent = await box.exec(["sh", "-c", "echo begun; sleep 30"], timeout=40)
+        assert silent.idle and not silent.timed_out and silent.stdout == b"begun\n" and silent.wall_seconds < 10
+        busy = await box.exec(["sh", "-c", "for i in 1 2 3 4 5 6; do echo $i; sleep 0.3; done"], timeout=40)
+        assert not busy.idle and busy.exit_code == 0
+    finally:
+        await box.close()

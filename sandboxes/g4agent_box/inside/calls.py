@@ -38,6 +38,8 @@ class CallLimits(NamedTuple):
     """What one call may use; the box as a whole is limited by its control group."""
 
     output_bytes: int
+    idle_seconds: float | None
+    """How long it may print nothing."""
     file_bytes: int
     open_files: int
     processes: int | None
@@ -120,8 +122,10 @@ class Call:
         pipes = [os.pipe() for _ in range(3)]  # output, errors, result
         self._read_ends = [read_end for read_end, _ in pipes]
         self._captures: dict[int, Capture] = {}
-        self._timed_out = False
+        self._timed_out = self._idle = False
         self._deadline = 0.0
+        self._patience: float | None = None
+        self._last_output = 0.0
         self._child = os.fork()
         if self._child == 0:
             for fd in (*self._read_ends, self._stdin, self._order):
@@ -141,6 +145,7 @@ class Call:
         clock."""
         started = time.monotonic()
         self._deadline = deadline
+        self._patience, self._last_output = limits.idle_seconds, started
         self._captures = {fd: Capture(limits.output_bytes) for fd in self._read_ends}
         _give_order(self._order, order.head | {"limits": limits._asdict()}, order.body)
         status = self._follow(self._child, self._stdin, order.stdin)
@@ -161,9 +166,13 @@ class Call:
         poll.register(stdin_write, select.POLLOUT)
         pending = memoryview(stdin)
         while True:
-            remaining = self._deadline - time.monotonic()
+            now = time.monotonic()
+            remaining = self._deadline - now
             self._timed_out = remaining <= 0
-            if self._timed_out or any(capture.runaway for capture in self._captures.values()):
+            if self._patience is not None and not self._timed_out:
+                remaining = min(remaining, self._last_output + self._patience - now)
+                self._idle = remaining <= 0
+            if self._timed_out or self._idle or any(capture.runaway for capture in self._captures.values()):
                 kernel.kill_descendants({child}, including_roots=True)
                 return os.waitpid(child, 0)[1]
             for fd, _ in poll.poll(min(remaining, LONGEST_POLL) * 1000 + 1):
@@ -192,6 +201,7 @@ class Call:
             if not data:
                 return False
             capture.add(data)
+            self._last_output = time.monotonic()
             limit = None if limit is None else limit - len(data)
         return True
 
@@ -202,6 +212,7 @@ class Call:
             "exit_code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
             "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
             "timed_out": self._timed_out,
+            "idle": self._idle,
             "wall_seconds": wall,
             "cpu_seconds": used.ru_utime + used.ru_stime,
             "peak_memory_bytes": used.ru_maxrss * 1024,
