@@ -63,7 +63,7 @@ def bait(folder: Path) -> Iterator[Host]:
     unix_abstract.bind(f"\0{abstract}")
     unix_path.bind(str(folder / "service.sock"))
     (folder / "service.sock").chmod(0o666)
-    command = [sys.executable, "-c", "import time; time.sleep(600)", "g4agent-test-victim"]
+    command = [sys.executable, "-c", "import time; time.sleep(86400)", "g4agent-test-victim"]
     victim = subprocess.Popen(command, env=os.environ | {"VICTIM_SECRET": canary})
     host = Host(
         canary=canary,

@@ -41,7 +41,14 @@ from g4agent.store import Store
 from g4agent.store.database import Database
 from g4agent_torch import load
 
-KINDS = ("buy_one", "buy_two_products", "buy_with_gift_card", "cancel_pending", "return_everything", "declined_card")
+KINDS = (
+    "buy_one",
+    "buy_to_a_new_address",
+    "buy_with_gift_card",
+    "cancel_pending",
+    "return_everything",
+    "declined_card",
+)
 MOST_TICKS = 10_000
 
 

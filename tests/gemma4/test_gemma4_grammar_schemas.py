@@ -125,7 +125,7 @@ def _sayable(value: Any) -> bool:
         case bool() | None:
             return True
         case int() | float():
-            return abs(value) < 1e15 and (value == 0 or abs(value) > 1e-9)
+            return abs(value) < 1e15 and (value == 0 or abs(value) >= 1e-4)
         case str():
             return value.isascii()
         case list():

@@ -139,7 +139,7 @@ async def test_signals_tell_a_sure_call_from_a_forced_one(nano: TorchRuntime) ->
     talk = await conversation(nano, rules=CallRules("required"))
     ready = called(await step(talk, Sampling(temperature=0)))[0]
     assert ready.signals is not None
-    assert 0 < ready.signals.tool <= 1 and 0 < ready.signals.arguments <= 1 and 0 <= ready.signals.mask_pressure < 1
+    assert 0 < ready.signals.tool <= 1 and 0 < ready.signals.arguments <= 1 and 0 <= ready.signals.mask_pressure <= 1
 
 
 def test_probabilities_are_among_what_is_allowed() -> None:
