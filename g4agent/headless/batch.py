@@ -95,13 +95,15 @@ class Batch:
         self.reports = {
             line["id"]: RunReport.from_json(line) for line in _read_lines(folder / "results.jsonl") if "outcome" in line
         }
-        """By task, what has come to its end."""
+        """By task, what came of it last."""
         self._sessions = {line["id"]: line["session"] for line in _read_lines(folder / "sessions.jsonl")}
 
     @property
     def left(self) -> list[Task]:
-        """Tasks that have not come to their end."""
-        return [task for task in self.tasks if task.id not in self.reports]
+        """Tasks that have not come to their end; one that waited for a person may go on now."""
+        waiting = (Outcome.AWAITING_APPROVAL, Outcome.INTERRUPTED)
+        ended = {id for id, report in self.reports.items() if report.verdict.outcome not in waiting}
+        return [task for task in self.tasks if task.id not in ended]
 
     async def run(self, agent: Agent, jobs: int, done: Callable[[RunReport], None]) -> None:
         """Runs what is left, some at a time, and writes each result as it comes."""

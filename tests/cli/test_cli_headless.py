@@ -211,6 +211,20 @@ def test_a_batch_goes_on_where_it_was_stopped(environment: dict[str, str], g4age
     assert "## 2 of 3 runs succeeded" in (out / "summary.md").read_text()
 
 
+def test_a_batch_goes_on_after_an_approval(g4agent: Command, tmp_path: Path) -> None:
+    """The night's run asks, somebody answers in the morning, and the same command does the rest."""
+    tasks, out = tmp_path / "tasks.jsonl", tmp_path / "out"
+    tasks.write_text('{"id": "pay", "prompt": "Pay 5"}\n')
+    run = ("batch", str(tasks), "--agent", "scripted_agents:careful", "--out", str(out))
+    waiting = g4agent(*run)
+    assert waiting.returncode == 22 and "pay: awaiting_approval" in waiting.stderr
+    (row,) = g4agent("approve").stdout.splitlines()[1:]
+    assert g4agent("approve", row.split()[0]).returncode == 0
+    done = g4agent(*run)
+    assert done.returncode == 0, done.stderr
+    assert "## 1 of 1 runs succeeded" in (out / "summary.md").read_text()
+
+
 @pytest.mark.parametrize(
     "line", ["[]", "{", '{"id": "x"}', '{"id": "x", "prompt": "y", "expext": []}', '{"id": "a b", "prompt": "y"}', ""]
 )
