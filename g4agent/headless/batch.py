@@ -1,7 +1,7 @@
 """Many tasks with one agent: a file of tasks in, a folder of results out, taken up again where it was stopped.
 
 tasks.jsonl            {"id": "lamp", "prompt": "…", "expect": ["file:out.md"], "seed": 3}
-DIR/results.jsonl      one line per task that has come to its end
+DIR/results.jsonl      what came of each task; of several lines for one, the last counts
 DIR/sessions.jsonl     the session of each task that was begun
 DIR/junit.xml, DIR/summary.md
 """
