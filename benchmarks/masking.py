@@ -1,8 +1,9 @@
 """nano's calls with and without the mask, and what the mask costs outside calls.
 
-Held-out invented tools and the shop's tools, the first call after the user's words: how many are valid without repair,
-how many are exactly right, forward passes per call, and tokens per CPU second, the prompt's own pass included. Outside
-calls the same free text is generated with and without a mask at hand, in turns.
+Held-out invented tools and the shop's tools, the first call after the user's words: how many calls came to their end,
+how many of them are valid without repair, how many of all are exactly right, forward passes per call, and tokens per CPU
+second, the prompt's own pass included. Outside calls the same free text is generated with and without a mask at hand,
+in turns.
 
     python benchmarks/masking.py [--count 60] [--rounds 7] [--json] [--check]
 """
@@ -62,6 +63,7 @@ class Score:
     """Sums over the cases of one setting."""
 
     cases: int = 0
+    calls: int = 0
     valid: int = 0
     right: int = 0
     passes: int = 0
@@ -70,7 +72,8 @@ class Score:
 
     def row(self) -> dict[str, float]:
         return {
-            "valid %": 100 * self.valid / self.cases,
+            "called %": 100 * self.calls / self.cases,
+            "valid %": 100 * self.valid / self.calls,
             "right %": 100 * self.right / self.cases,
             "passes": self.passes / self.cases,
             "tokens/s": self.tokens / self.seconds,
@@ -126,7 +129,10 @@ async def first_call(runtime: Any, case: Case, masked: bool, sampling: Sampling,
     score.passes += passes
     score.cases += 1
     await talk.close()
-    if made is None or made.repairs:
+    if made is None or made.repairs == ("truncated_call",):  # it answered in words, or its tokens were used up
+        return
+    score.calls += 1
+    if made.repairs:
         return
     tools = {tool.name: tool for tool in case.tools}
     try:
