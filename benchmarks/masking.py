@@ -1,9 +1,8 @@
 """nano's calls with and without the mask, and what the mask costs outside calls.
 
 Held-out invented tools and the shop's tools, the first call after the user's words: how many calls came to their end,
-how many of them are valid without repair, how many of all are exactly right, forward passes per call, and tokens per CPU
-second, the prompt's own pass included. Outside calls the same free text is generated with and without a mask at hand,
-in turns.
+how many of them are valid without repair, how many of all are right, forward passes per call, and tokens per CPU second
+with the prompt's own pass. Outside calls the same free text is generated with and without a mask at hand, in turns.
 
     python benchmarks/masking.py [--count 60] [--rounds 7] [--json] [--check]
 """
