@@ -14,8 +14,6 @@ schema is the contract: every call is validated against all of it before anythin
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
 import json
 import math
@@ -23,10 +21,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from hashlib import sha256
-from operator import attrgetter
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, TypeAlias, cast, overload
 
 from pydantic import BaseModel, TypeAdapter
@@ -387,43 +382,6 @@ def command_tool(
     )
 
 
-def load_tool(module: str, attribute: str, file: Path | None = None) -> Tool:
-    """The tool that a `PythonTarget` names; what a sandbox's worker calls.
-
-    A script is loaded under a private name, so its `if __name__ == "__main__"` block does not run; its folder goes to
-    the front of `sys.path`, as when Python runs it.
-
-    Raises:
-        ToolDefinitionError: There is no such module, attribute or script.
-    """
-    try:
-        loaded = importlib.import_module(module) if file is None else _load_script(file)
-        value = attrgetter(attribute)(loaded)
-    except (ModuleNotFoundError, AttributeError, FileNotFoundError) as error:
-        raise ToolDefinitionError(
-            f"the tool {attribute} of {file or module} cannot be loaded: {error}",
-            hint="Its module must be importable there (BoxSpec.python_paths) and keep the tool under its own name.",
-        ) from error
-    return value if isinstance(value, Tool) else tool(value)
-
-
-def _load_script(file: Path) -> ModuleType:
-    name = f"_g4agent_script_{sha256(str(file).encode()).hexdigest()[:12]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None and spec.loader is not None, "a script is a .py file"
-    if str(file.parent) not in sys.path:
-        sys.path.insert(0, str(file.parent))
-    sys.modules[name] = script = importlib.util.module_from_spec(spec)  # before it runs: its classes look it up
-    try:
-        spec.loader.exec_module(script)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return script
-
-
 class ToolSet(Mapping[str, Tool]):
     """Tools by name, in the order given; no two share a name."""
 
@@ -457,7 +415,6 @@ __all__ = [
     "ToolSet",
     "Where",
     "command_tool",
-    "load_tool",
     "signature",
     "to_json",
     "tool",

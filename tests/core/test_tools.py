@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field, field_validator
 
 from g4agent.errors import InvalidArguments, ToolDefinitionError, ToolResultError
-from g4agent.tools import PythonTarget, ToolSet, load_tool, signature, tool
+from g4agent.tool_loading import load_tool
+from g4agent.tools import PythonTarget, ToolSet, signature, tool
 
 
 class Size(Enum):

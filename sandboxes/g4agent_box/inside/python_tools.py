@@ -34,7 +34,7 @@ FORK_SERVER_SCORE = 500
 
 
 class ToolName(NamedTuple):
-    """Where a tool is found: what `g4agent.tools.load_tool` takes."""
+    """Where a tool is found: what `g4agent.tool_loading.load_tool` takes."""
 
     module: str
     attribute: str
@@ -42,7 +42,7 @@ class ToolName(NamedTuple):
 
     def load(self) -> Tool:
         """Imports the module, at the first time, and gives the tool."""
-        from g4agent.tools import load_tool
+        from g4agent.tool_loading import load_tool
 
         return load_tool(self.module, self.attribute, None if self.file is None else Path(self.file))
 
