@@ -34,7 +34,8 @@ from g4agent.recording import open_conversation
 from g4agent.secrets import Secrets, SecretSource
 from g4agent.session import BoxPlan, RunResult, Service, Session, Workspace
 from g4agent.store.ids import session_id as new_id
-from g4agent.tools import Tool, ToolSet
+from g4agent.tools import Tool
+from g4agent.toolset import ToolSet
 
 if TYPE_CHECKING:
     from g4agent.replay import Replay

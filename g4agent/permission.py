@@ -18,7 +18,8 @@ from g4agent.events import CallSignals
 from g4agent.messages import ToolCall, call_identity
 from g4agent.policy import Approve, CallContext, Policy, Ruling
 from g4agent.store.records import CallRecord, Question, still_open
-from g4agent.tools import Tool, ToolSet
+from g4agent.tools import Tool
+from g4agent.toolset import ToolSet
 
 if TYPE_CHECKING:
     from g4agent.store.people import Questions

@@ -25,7 +25,8 @@ from g4agent.ports.runtime import Conversation, ModelInfo, Sampling
 from g4agent.ports.sandbox import Box, BoxSpec, LimitName, Limits, Sandbox
 from g4agent.secrets import Secrets
 from g4agent.store.records import CallRecord, StepRecord
-from g4agent.tools import PythonTarget, Tool, ToolSet
+from g4agent.tools import PythonTarget, Tool
+from g4agent.toolset import ToolSet
 from g4agent.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:

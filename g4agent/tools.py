@@ -18,7 +18,7 @@ import inspect
 import json
 import math
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -382,28 +382,6 @@ def command_tool(
     )
 
 
-class ToolSet(Mapping[str, Tool]):
-    """Tools by name, in the order given; no two share a name."""
-
-    def __init__(self, tools: Iterable[Tool] = ()) -> None:
-        self._tools: dict[str, Tool] = {}
-        for each in tools:
-            if not isinstance(each, Tool):
-                raise ToolDefinitionError(f"{each!r} is not a tool", hint="Decorate the function with @tool.")
-            if each.name in self._tools:
-                raise ToolDefinitionError(f"two tools are called {each.name}", hint="Rename one: @tool(name=…).")
-            self._tools[each.name] = each
-
-    def __getitem__(self, name: str) -> Tool:
-        return self._tools[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tools)
-
-    def __len__(self) -> int:
-        return len(self._tools)
-
-
 __all__ = [
     "CommandTarget",
     "Effect",
@@ -412,7 +390,6 @@ __all__ = [
     "Tool",
     "ToolDefinitionError",
     "ToolResultError",
-    "ToolSet",
     "Where",
     "command_tool",
     "signature",

@@ -63,7 +63,8 @@ from g4agent.ports.runtime import (
     Tokenizer,
     TranscriptDelta,
 )
-from g4agent.tools import MAX_NAME_LENGTH, Tool, ToolSet
+from g4agent.tools import MAX_NAME_LENGTH, Tool
+from g4agent.toolset import ToolSet
 
 CLOSE = 2
 """Tokens that the end of a turn may need: `<channel|>` and `<turn|>`."""

@@ -10,7 +10,7 @@ import pytest
 
 from g4agent import Agent
 from g4agent.testing import ScriptedModel, call, say
-from g4agent.tools import ToolSet
+from g4agent.toolset import ToolSet
 from g4agent_coding import tools
 from g4agent_coding.files import edit_file
 from g4agent_coding.finding import find_files

@@ -20,7 +20,8 @@ from pydantic import BaseModel, Field, field_validator
 
 from g4agent.errors import InvalidArguments, ToolDefinitionError, ToolResultError
 from g4agent.tool_loading import load_tool
-from g4agent.tools import PythonTarget, ToolSet, signature, tool
+from g4agent.tools import PythonTarget, signature, tool
+from g4agent.toolset import ToolSet
 
 
 class Size(Enum):

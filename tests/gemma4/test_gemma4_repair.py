@@ -16,7 +16,8 @@ from g4agent.gemma4.parse import AnswerText, CallEnd, RawCall, parse
 from g4agent.gemma4.repair import Malformed, Parsed, read_call
 from g4agent.gemma4.tokens import QUOTE, Control, Segment, Text
 from g4agent.testing import ByteTokenizer
-from g4agent.tools import Tool, ToolSet, tool
+from g4agent.tools import Tool, tool
+from g4agent.toolset import ToolSet
 
 TOKENIZER = ByteTokenizer()
 
