@@ -67,7 +67,7 @@ class Rule:
     cost_over: float | None = None
     """Matches a call that costs more than this."""
     total_cost_over: float | None = None
-    """Matches a call with which the session's calls, of all tools, cost more than this; never one that costs nothing."""
+    """Matches a call that costs something, and with which all of the session's calls cost more than this."""
     tool_probability_below: float | None = None
     """From here on see `CallSignals`."""
     arguments_probability_below: float | None = None
