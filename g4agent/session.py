@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
     from g4agent.egress.service import Egress
-    from g4agent.planner import Step
+    from g4agent.planner import Step, Turn
     from g4agent.recording import RecordingEngine
     from g4agent.run_trace import SessionTrace
     from g4agent.store import Store
@@ -162,7 +162,7 @@ class Session:
         if prompt is None:
             if not self.interrupted:
                 raise ConversationError(f"session {self.id} has no interrupted run", hint="Give a prompt.")
-            await self._take_up_generation()
+            await self._take_up(turn)
         else:
             turn.spending.usage += await self.say(prompt)
             self.interrupted = True
@@ -174,12 +174,17 @@ class Session:
                 yield event
         for attempt in self._network_attempts():
             yield attempt
-        spent = turn.spending
-        yield RunFinished(self.id, turn.verdict or INTERRUPTED, turn.answer, spent.usage, spent.steps)
+        usage, steps = turn.spending.used_here()
+        yield RunFinished(self.id, turn.verdict or INTERRUPTED, turn.answer, usage, steps)
 
-    async def _take_up_generation(self) -> None:
-        """Where the interrupted step's calls were journaled, the step begins with the very same generation."""
-        if self._store is None or self.recorder is None:
+    async def _take_up(self, turn: Turn) -> None:
+        """Goes on with the budget that was left, and with the very same generation where its calls were journaled."""
+        from g4agent.recount import recount
+
+        if self._store is None:
+            return
+        await self._in_thread(recount, turn, self._store, self.id)
+        if self.recorder is None:
             return
         stored = await self._in_thread(self._store.generation, self.id, self.next_step)
         if stored is not None:
