@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 from g4agent.messages import JsonValue, ToolResult
 
 if TYPE_CHECKING:
+    from g4agent.context.shelf import ResultShelf
     from g4agent.events import ModelEvent, Usage
     from g4agent.tools import Tool
 
@@ -34,6 +35,8 @@ class ModelInfo:
     parameters: int
     dtype: str
     device: str
+    token_bytes: float | None = None
+    """What a further token takes in the KV cache; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +194,8 @@ class ConversationSetup:
     calls: CallRules = CallRules()
     answer_schema: Mapping[str, JsonValue] | None = None
     """JSON Schema of the answer that ends a turn; None: any text."""
+    shelf: ResultShelf | None = None
+    """Where results are kept of which the transcript only shows a part; None: they are shown whole, or refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +213,11 @@ class TranscriptDelta:
 
     start: int
     tokens: tuple[int, ...]
+
+    @property
+    def end(self) -> int:
+        """Length of the transcript after it."""
+        return self.start + len(self.tokens)
 
 
 @runtime_checkable
@@ -227,8 +237,8 @@ class Conversation(Protocol):
     async def add_user(self, text: str) -> None: ...
 
     async def add_results(self, results: Sequence[ToolResult]) -> Sequence[ToolResult]:
-        """Answers every call of the last generation, in order. Returns the results as the model sees them: errors in
-        the place of results that do not fit in the context window."""
+        """Answers every call of the last generation, in order. Returns the results as the model sees them: shortened,
+        or errors in the place of results that do not fit in the context window."""
         ...
 
     def generate(self, step: int, limits: GenerationLimits) -> AsyncGenerator[ModelEvent, None]:
