@@ -157,7 +157,7 @@ class Agent:
         stored = await _in_thread(lambda: store.session(session_id))
         self._require_same_tools(stored, runtime)
         setup = replace(self._setup(), system=stored.system, thinking=stored.thinking)
-        return await replay(runtime, store, stored.id, setup, sampling or stored.sampling)
+        return await replay(runtime, store, stored.id, setup, sampling or stored.sampling, self.context)
 
     def run_sync(self, prompt: str) -> RunResult:
         """`run` for code that is not async."""

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 from g4agent.context import rungs
 from g4agent.context.ladder import ContextLadder, Rung
-from g4agent.context.shelf import ResultShelf
 from g4agent.gemma4.aside import ask_aside, fits
 from g4agent.gemma4.conversation import CLOSE, ERROR, NativeConversation
 from g4agent.gemma4.sections import Section, read_sections
 from g4agent.messages import ToolResult
-from g4agent.ports.runtime import Sampling
+from g4agent.ports.runtime import ConversationSetup, Sampling
 
 QUESTION = (
     "Sum up this conversation for yourself in at most {words} words: what was asked for; what was done and found out, "
@@ -42,17 +41,14 @@ class Reducer:
     Args:
         conversation: Between two generations, wherever a method is called.
         ladder: The rules.
-        shelf: The session's results; None for an agent without tools.
-        has_system: Whether the transcript begins with a system turn.
+        setup: Of the conversation.
     """
 
-    def __init__(
-        self, conversation: NativeConversation, ladder: ContextLadder, shelf: ResultShelf | None, has_system: bool
-    ) -> None:
+    def __init__(self, conversation: NativeConversation, ladder: ContextLadder, setup: ConversationSetup) -> None:
         self.conversation = conversation
         self.ladder = ladder
-        self._shelf = shelf
-        self._has_system = has_system
+        self._shelf = setup.shelf
+        self._has_system = setup.has_system_turn
         self.usable = max(1, conversation.info.context_length - CLOSE - ERROR)
         """Tokens of the window that are not kept free for the end of a turn."""
         self.summary_tokens = max(1, min(ladder.summary_tokens, self.usable // 8))
@@ -71,8 +67,9 @@ class Reducer:
 
     def trimmed(self, recent: int, results: Sequence[ToolResult]) -> Rewritten:
         """With a head, a tail and a handle in the place of older results that are long."""
-        assert self._shelf is not None
         tokens, sections, end = self._read(recent)
+        if self._shelf is None:
+            return Rewritten(tokens)
         limit = max(1, min(self.ladder.result_tokens, self.usable // 8))
         new, calls = rungs.trim_results(tokens, sections, end, results, limit, self.conversation.tokenizer)
         return Rewritten(self.conversation.with_tool(new, self._shelf.tool) if calls else new, tuple(calls))

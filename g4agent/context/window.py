@@ -68,10 +68,9 @@ class Window:
         from g4agent.context.reducer import Reducer
         from g4agent.gemma4.sections import SectionReader
 
-        has_system = bool(setup.system.strip() or setup.tools or setup.thinking)
-        self._sections = SectionReader(has_system)
+        self._sections = SectionReader(setup.has_system_turn)
         if ladder is not None:
-            self.reducer = Reducer(self._native, ladder, setup.shelf, has_system)
+            self.reducer = Reducer(self._native, ladder, setup)
 
     @property
     def ledger(self) -> Ledger | None:

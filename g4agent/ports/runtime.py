@@ -197,6 +197,11 @@ class ConversationSetup:
     shelf: ResultShelf | None = None
     """Where results are kept of which the transcript only shows a part; None: they are shown whole, or refused."""
 
+    @property
+    def has_system_turn(self) -> bool:
+        """Whether there is anything to say in a system turn."""
+        return bool(self.system.strip() or self.tools or self.thinking)
+
 
 @dataclass(frozen=True, slots=True)
 class GenerationLimits:
