@@ -364,7 +364,7 @@ class Session:
     async def commit(self, step: StepRecord) -> None:
         """Commits a step, and counts it."""
         self.next_step += 1
-        self.window.see(step.delta.start)
+        self.window.see(step)
         if self._store is not None:
             await self._in_thread(self._store.commit_step, self.id, step)
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
-from g4agent.context.ladder import ContextLadder, Rung
+from g4agent.context.ladder import RUNGS, ContextLadder, Rung
 from g4agent.context.ledger import Ledger
 from g4agent.events import ContextReduced, Usage
 from g4agent.messages import ToolResult
 from g4agent.ports.runtime import Conversation, ConversationSetup, ModelInfo
-from g4agent.store.records import StepRecord
+from g4agent.store.records import StepKind, StepRecord
 from g4agent.tools import Tool
 from g4agent.toolset import ToolSet
 from g4agent.verdict import Verdict
@@ -63,6 +63,7 @@ class Window:
         self._store = store
         self._session_id = session_id
         self._kept: list[ToolResult] = []
+        self._last: StepKind | None = None
         if self._native is None:
             return
         from g4agent.context.reducer import Reducer
@@ -102,9 +103,17 @@ class Window:
             return None
         return (await anyio.to_thread.run_sync(self._store.session, self._session_id)).verdict
 
-    def see(self, start: int) -> None:
-        """Takes note of a change of the transcript from a token on."""
-        self._changed = min(self._changed, start)
+    def see(self, step: StepRecord) -> None:
+        """Takes note of a step that is being committed."""
+        self._changed = min(self._changed, step.delta.start)
+        self._last = step.kind
+
+    async def climbing(self) -> bool:
+        """Whether a rung was the last step: a climb that was broken off goes on to its goal."""
+        if self._last is None and self._store is not None:
+            steps = await anyio.to_thread.run_sync(self._store.steps, self._session_id)
+            self._last = steps[-1].kind if steps else None
+        return self._last in RUNGS
 
     @property
     def reader(self) -> Tool | None:
@@ -143,7 +152,9 @@ async def make_room(session: Session, text: str | None = None) -> AsyncGenerator
     needed = 0 if text is None else session.window.tokens_of(text)
     ladder, conversation = reducer.ladder, reducer.conversation
     start, goal = (int(reducer.usable * fraction) - needed for fraction in (ladder.start, ladder.goal))
-    if needed > reducer.usable or conversation.length <= start:
+    if needed > reducer.usable or conversation.length <= goal:
+        return
+    if conversation.length <= start and not await session.window.climbing():
         return
     for recent in range(ladder.recent, 0, -1):
         for rung in ladder.rungs:
