@@ -20,6 +20,7 @@ from g4agent_torch.checkpoint import Checkpoint, Progress, open_checkpoint
 from g4agent_torch.decoder import Decoder
 from g4agent_torch.kv import DenseKVStore
 from g4agent_torch.masking import GrammarCompiler
+from g4agent_torch.memory import shape_of
 from g4agent_torch.runtime import TorchRuntime
 from g4agent_torch.tokenizer import TorchTokenizer
 from g4agent_torch.turboquant.cache import PAGED
@@ -69,6 +70,7 @@ def load_runtime(
         parameters=decoder.parameters,
         dtype=str(precision).removeprefix("torch."),
         device=str(where),
+        token_bytes=shape_of(checkpoint.config).token_bytes(kv_bits, precision.itemsize),
     )
     file = checkpoint.folder / "tokenizer.json"
     tokenizer, grammars = TorchTokenizer(file, decoder.vocab_size), GrammarCompiler(file, decoder.vocab_size)
