@@ -56,9 +56,10 @@ class Shape:
     @property
     def parameters(self) -> int:
         """Of the language model, embeddings included; input and output share theirs."""
-        c, hidden = self.config, self.config["hidden_size"]
+        c = self.config
+        hidden: int = c["hidden_size"]
         width = c.get("hidden_size_per_layer_input") or 0
-        total = c["vocab_size"] * hidden + hidden + self.embedding_parameters
+        total: int = c["vocab_size"] * hidden + hidden + self.embedding_parameters
         if width:
             total += hidden * len(self.layers) * width + width
         for layer in self.layers:
@@ -138,7 +139,7 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
     text = config.get("text_config") or config
     try:
         kinds, shared = text["layer_types"], text.get("num_kv_shared_layers") or 0
-        own = text.get("per_layer_config") or {}
+        own = {int(index): values for index, values in (text.get("per_layer_config") or {}).items()}
         layers = []
         for index, kind in enumerate(kinds):
             sliding = kind == "sliding_attention"
@@ -146,13 +147,13 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
             if not sliding:
                 size = text.get("global_head_dim") or size
                 heads = (text.get("num_global_key_value_heads") if text.get("attention_k_eq_v") else None) or heads
-            mine = own.get(str(index)) or own.get(index) or {}
+            mine = own.get(index) or {}
             heads, size = mine.get("num_key_value_heads", heads), mine.get("head_dim", size)
             layers.append(Layer(sliding, index >= len(kinds) - shared, heads, size))
         shape = Shape(text, tuple(layers))
         assert shape.parameters and shape.context_length
         assert text["sliding_window"]
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelLoadError(
             f"The configuration is not that of a Gemma 4 ({error!r}).", hint="Give the folder of a checkpoint."
         ) from error
