@@ -52,6 +52,7 @@ class PageRun:
         self._home = folder
         self._at = folder / "work"
         self._at.mkdir()
+        (folder / "g4agent").symlink_to(ROOT)  # a reader's checkout
         self._code = 0
         self._environment = environment(folder)
         self._python: subprocess.Popen[str] | None = None
@@ -176,4 +177,5 @@ def environment(home: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in own}
     pip = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0"}
     paths = {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "G4AGENT_HOME": str(home), "HOME": str(home)}
+    paths["XDG_CACHE_HOME"] = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))  # the compiled kernel
     return {**kept, **pip, **paths, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore"}
