@@ -23,6 +23,7 @@ from g4agent.messages import ToolCall, ToolResult
 from g4agent.permission import Permissions
 from g4agent.ports.runtime import Conversation, ModelInfo, Sampling
 from g4agent.ports.sandbox import Box, BoxSpec, LimitName, Limits, Sandbox
+from g4agent.run_log import logged
 from g4agent.secrets import Secrets
 from g4agent.store.records import CallRecord, StepRecord
 from g4agent.tools import PythonTarget, Tool
@@ -151,7 +152,7 @@ class Session:
                 yield event
 
     def _run(self, prompt: str | None, results: list[ToolResult]) -> AsyncGenerator[Event, None]:
-        events = self._events(prompt, results)
+        events = logged(self._events(prompt, results), self.id)
         return events if self.trace is None else self.trace.watch(events)
 
     async def _events(self, prompt: str | None, results: list[ToolResult]) -> AsyncGenerator[Event, None]:
