@@ -25,12 +25,17 @@ def codevec(rows, n: tl.constexpr, BITS: tl.constexpr):
 
 
 @triton.jit
+def row_of_four(a, b, c, d):
+    """Tiles [R, B] side by side: [R, 4 · B], where a thread keeps its four neighbours."""
+    return tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), (a.shape[0], a.shape[1] * 4))
+
+
+@triton.jit
 def spread(w0, w1, w2, w3):
-    """Words [R, B] of four codevecs in a row → codes [R, 16 · B], bundle after bundle."""
-    words = tl.reshape(tl.join(tl.join(w0, w2), tl.join(w1, w3)), (w0.shape[0], w0.shape[1] * 4))
-    shifts = 8 * tl.arange(0, 4).to(tl.uint32)
-    codes = (words[:, :, None] >> shifts[None, None, :]) & 0xFF
-    return tl.reshape(codes, (w0.shape[0], w0.shape[1] * 16))
+    """Words [R, B] of four codevecs in a row → codes, uint16 [R, 16 · B], bundle after bundle."""
+    words = row_of_four(w0, w1, w2, w3)
+    codes = words.to(tl.uint16), (words >> 16).to(tl.uint16)
+    return row_of_four(codes[0] & 0xFF, codes[0] >> 8, codes[1] & 0xFF, codes[1] >> 8)
 
 
 @triton.jit
@@ -68,7 +73,7 @@ def polynomial_levels(codes, BITS: tl.constexpr, TERMS: tl.constexpr, TYPE: tl.c
 
     The code becomes the upper bits of a half's mantissa (1 ≤ half < 2), which needs no conversion of integers.
     """
-    one = (codes.to(tl.uint16) << (10 - BITS)) | 0x3C00
+    one = (codes << (10 - BITS)) | 0x3C00
     x = (one.to(tl.float16, bitcast=True) - (1.5 - 0.5 / (1 << BITS))).to(TYPE)
     x = x + x
     square = x * x

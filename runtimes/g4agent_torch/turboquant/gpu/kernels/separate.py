@@ -1,10 +1,38 @@
-"""Split-K decode attention over pages with separate keys and values."""
+"""Split-K decode attention over pages with separate keys and values. Each code is decoded once for all heads.
+
+Tokens come in two halves of a tile, as codes are packed; keys and values have the same halves.
+"""
 
 import triton
 import triton.language as tl
 
 from .bits import levels, load_codes
-from .tiles import add_scores, dot, load_scales, soften, store_sums
+from .tiles import dot, key_codes, load_query, soften, store_sums
+
+
+@triton.jit
+def add_scores(
+    scores, page, block, segment: tl.constexpr, table, query, rows, size, seen, COUNT: tl.constexpr,
+    TILE: tl.constexpr, TYPE: tl.constexpr,
+):  # fmt: skip
+    """Adds q · levels over a segment in key order to the scores of both halves, [TILE / 2, N] each."""
+    low, high = scores
+    for first in range(0, segment[1], COUNT):
+        low_codes, high_codes = key_codes(page, block, segment, first, COUNT, TILE)
+        low_levels = levels(low_codes, segment[2], table, TYPE)
+        high_levels = levels(high_codes, segment[2], table, TYPE)
+        for axis in tl.static_range(len(low_levels)):
+            part = load_query(query, segment, first, axis, COUNT, rows, size, seen)
+            low, high = dot(low_levels[axis], part, low), dot(high_levels[axis], part, high)
+    return low, high
+
+
+@triton.jit
+def load_scales(page, block, offset: tl.constexpr, TILE: tl.constexpr):
+    """A tile's scales in two halves, float32 [TILE / 2] each."""
+    token = tl.arange(0, TILE // 2)
+    scales = (page + offset).to(tl.pointer_type(tl.float16)) + (block + token // 16) * 32 + token % 16
+    return tl.load(scales).to(tl.float32), tl.load(scales + 16).to(tl.float32)
 
 
 @triton.jit

@@ -1,4 +1,4 @@
-"""Tiles of one page: scores of its tokens, and sums of its values. Tokens come in two halves, as codes are packed.
+"""What both attention kernels do with tiles of a page.
 
 Query heads are the N side of every product: the decoded tile is the left operand, straight from registers, so one
 decoded code serves all heads that share it.
@@ -9,7 +9,7 @@ A segment is a constexpr (first byte, units, (bits, terms), first slot); slots a
 import triton
 import triton.language as tl
 
-from .bits import levels, load_codes
+from .bits import load_codes
 
 
 @triton.jit
@@ -40,47 +40,27 @@ def load_query(query, segment: tl.constexpr, first, axis: tl.constexpr, COUNT: t
 
 
 @triton.jit
-def add_scores(
-    scores, page, block, segment: tl.constexpr, table, query, rows, size, seen, COUNT: tl.constexpr,
-    TILE: tl.constexpr, TYPE: tl.constexpr,
-):  # fmt: skip
-    """Adds q · levels over a segment in key order to the scores of both halves, [TILE / 2, N] each."""
-    low, high = scores
-    for first in range(0, segment[1], COUNT):
-        low_codes, high_codes = key_codes(page, block, segment, first, COUNT, TILE)
-        low_levels = levels(low_codes, segment[2], table, TYPE)
-        high_levels = levels(high_codes, segment[2], table, TYPE)
-        for axis in tl.static_range(len(low_levels)):
-            part = load_query(query, segment, first, axis, COUNT, rows, size, seen)
-            low, high = dot(low_levels[axis], part, low), dot(high_levels[axis], part, high)
-    return low, high
-
-
-@triton.jit
-def load_scales(page, block, offset: tl.constexpr, TILE: tl.constexpr):
-    """A tile's scales in two halves, float32 [TILE / 2] each."""
-    token = tl.arange(0, TILE // 2)
-    scales = (page + offset).to(tl.pointer_type(tl.float16)) + (block + token // 16) * 32 + token % 16
-    return tl.load(scales).to(tl.float32), tl.load(scales + 16).to(tl.float32)
-
-
-@triton.jit
 def soften(scores, best, total):
     """One step of streaming softmax, base 2.
 
     Args:
-        scores: Of both halves, [TILE / 2, N] each.
+        scores: Tuple of tiles [tokens, N].
         best: Highest scores so far, [N].
         total: Sums of weights so far, [N].
 
     Returns:
-        Weights of both halves, new best and total, and what earlier sums are to be multiplied with.
+        Weights, new best and total, and what earlier sums are to be multiplied with.
     """
-    low, high = scores
-    higher = tl.maximum(best, tl.maximum(tl.max(low, 0), tl.max(high, 0)))
+    higher = best
+    for i in tl.static_range(len(scores)):
+        higher = tl.maximum(higher, tl.max(scores[i], 0))
     shrink = tl.exp2(best - higher)
-    low, high = tl.exp2(low - higher[None, :]), tl.exp2(high - higher[None, :])
-    return (low, high), higher, total * shrink + tl.sum(low, 0) + tl.sum(high, 0), shrink
+    total *= shrink
+    weights = ()
+    for i in tl.static_range(len(scores)):
+        weights = weights + (tl.exp2(scores[i] - higher[None, :]),)  # noqa: RUF005
+        total += tl.sum(weights[i], 0)
+    return weights, higher, total, shrink
 
 
 @triton.jit

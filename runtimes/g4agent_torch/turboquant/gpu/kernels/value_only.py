@@ -1,49 +1,63 @@
-"""Split-K decode attention over pages that keep values only: each tile is decoded once, for scores and for sums."""
+"""Split-K decode attention over pages that keep values only.
+
+A tile is decoded twice, for scores and for sums, the second time from what the first left in the L1 cache: held in
+between, 512 x 64 levels take half of all registers and spill.
+"""
 
 import triton
 import triton.language as tl
 
 from .bits import levels
-from .tiles import dot, key_codes, load_query, load_scales, soften, store_sums
+from .tiles import dot, key_codes, load_query, soften, store_sums
 
 
 @triton.jit
-def decode(page, block, segment: tl.constexpr, table, COUNT: tl.constexpr, TILE: tl.constexpr, TYPE: tl.constexpr):
-    """All levels of a segment: two tuples (halves of the tokens) of tiles [TILE / 2, COUNT]."""
+def decode(page, block, segment: tl.constexpr, first, table, COUNT: tl.constexpr, TILE: tl.constexpr, TYPE: tl.constexpr):
+    """Levels of units first ... first + COUNT − 1, per coordinate of a code [TILE, COUNT]. Low halves come first."""
+    low, high = key_codes(page, block, segment, first, COUNT, TILE)
+    codes = tl.reshape(tl.permute(tl.join(low, high), (2, 0, 1)), (TILE, COUNT))
+    return levels(codes, segment[2], table, TYPE)
+
+
+@triton.jit
+def add_products(
+    total, page, block, segment: tl.constexpr, table, right, columns, size, seen, COUNT: tl.constexpr,
+    TILE: tl.constexpr, TYPE: tl.constexpr,
+):  # fmt: skip
+    """total + levels of a segment · transposed rows `columns` of a matrix with `size` slots a row."""
+    for first in range(0, segment[1], COUNT):
+        tile = decode(page, block, segment, first, table, COUNT, TILE, TYPE)
+        for axis in tl.static_range(len(tile)):
+            total = dot(tile[axis], load_query(right, segment, first, axis, COUNT, columns, size, seen), total)
+    return total
+
+
+@triton.jit
+def add_values(
+    sums, position: tl.constexpr, page, block, segment: tl.constexpr, table, weights, shrink, COUNT: tl.constexpr,
+    TILE: tl.constexpr, TYPE: tl.constexpr,
+):  # fmt: skip
+    """Sums of a segment in key order; see `separate.add_values`."""
     STEPS: tl.constexpr = (segment[1] + COUNT - 1) // COUNT
-    low, high = (), ()
-    for step in tl.static_range(STEPS):
-        low_codes, high_codes = key_codes(page, block, segment, step * COUNT, COUNT, TILE)
-        low = low + levels(low_codes, segment[2], table, TYPE)
-        high = high + levels(high_codes, segment[2], table, TYPE)
-    return low, high
-
-
-@triton.jit
-def multiply(tiles, totals, right, segment: tl.constexpr, columns, size, seen, COUNT: tl.constexpr):
-    """totals + tiles @ right for both halves; `right` is a pointer to rows of `size` slots, taken transposed."""
-    DIMS: tl.constexpr = 1 if len(segment[2][1]) > 0 else 2
-    low, high = totals
-    for i in tl.static_range(len(tiles[0])):
-        part = load_query(right, segment, i // DIMS * COUNT, i % DIMS, COUNT, columns, size, seen)
-        low, high = dot(tiles[0][i], part, low), dot(tiles[1][i], part, high)
-    return low, high
-
-
-@triton.jit
-def accumulate(sums, position: tl.constexpr, tiles, weights, shrink):
-    """Sums of a segment, see `separate.add_values`, from tiles that are there already."""
     added = ()
-    for i in tl.static_range(len(tiles[0])):
-        total = sums[position + i] * shrink[None, :]
-        total = dot(tl.trans(tiles[1][i]), weights[1], dot(tl.trans(tiles[0][i]), weights[0], total))
-        added = added + (total,)  # noqa: RUF005
+    for step in tl.static_range(STEPS):
+        tile = decode(page, block, segment, step * COUNT, table, COUNT, TILE, TYPE)
+        for axis in tl.static_range(len(tile)):
+            total = sums[position + step * len(tile) + axis] * shrink[None, :]
+            added = added + (dot(tl.trans(tile[axis]), weights, total),)  # noqa: RUF005
     return added
 
 
 @triton.jit
+def tile_tokens(block, TILE: tl.constexpr):
+    """Tokens of a tile's rows within the page, [TILE]."""
+    row = tl.arange(0, TILE)
+    return (block + row % (TILE // 2) // 16) * 32 + row // (TILE // 2) * 16 + row % 16
+
+
+@triton.jit
 def turn_keys(first, second, rope, token, PAIRS: tl.constexpr, TYPE: tl.constexpr):
-    """RoPE within a page: members of rotary pairs [TILE / 2, PAIRS] at `token` [TILE / 2]."""
+    """RoPE within a page: members of rotary pairs [TILE, PAIRS] at `token` [TILE]."""
     angles = rope + token[:, None] * (2 * PAIRS) + tl.arange(0, PAIRS)[None, :]
     cos, sin = tl.load(angles).to(tl.float32), tl.load(angles + PAIRS).to(tl.float32)
     return (first * cos - second * sin).to(TYPE), (second * cos + first * sin).to(TYPE)
@@ -81,12 +95,13 @@ def value_only_kernel(
         pages: How many.
         rows_total: N.
     """
-    SIZE: tl.constexpr = REST_SIZE + 2 * PAIRS
+    width: tl.constexpr = 2 * PAIRS
+    SIZE: tl.constexpr = REST_SIZE + width
     split, head, heads = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     rows, pair = tl.program_id(2) * ROWS + tl.arange(0, ROWS), tl.arange(0, PAIRS)
     seen, every = rows < rows_total, pair >= 0
     query += head * rows_total * REST_SIZE
-    turning += head * rows_total * 2 * PAIRS
+    turning += head * rows_total * width
     best, total = tl.full((ROWS,), -1e30, tl.float32), tl.zeros((ROWS,), tl.float32)
     unit = tl.full((), 6e-8, tl.float32)  # largest scale so far; 6e-8 is the smallest half
     sums = ()
@@ -102,48 +117,35 @@ def value_only_kernel(
         page = tl.load(table + number // tiles).to(tl.pointer_type(tl.uint8)) + head * HEAD_BYTES
         page = tl.multiple_of(page, 16)
         block = number % tiles * (TILE // 32)
-        zeros = tl.zeros((TILE // 2, PAIRS), tl.float32)
-        rotary_main = decode(page, block, ROTARY[0], main_levels, COUNT, TILE, TYPE)
-        rotary_tail = decode(page, block, ROTARY[1], tail_levels, 16, TILE, TYPE)
-        first = multiply(rotary_main, (zeros, zeros), basis, ROTARY[0], pair, 2 * PAIRS, every, COUNT)
-        first = multiply(rotary_tail, first, basis, ROTARY[1], pair, 2 * PAIRS, every, 16)
-        second = multiply(rotary_main, (zeros, zeros), basis, ROTARY[0], PAIRS + pair, 2 * PAIRS, every, COUNT)
-        second = multiply(rotary_tail, second, basis, ROTARY[1], PAIRS + pair, 2 * PAIRS, every, 16)
-        first_query, second_query = turn_query(turning, starts + number // tiles * 2 * PAIRS, rows, seen, PAIRS, TYPE)
-        token = tl.arange(0, TILE // 2)
-        token = (block + token // 16) * 32 + token % 16
-        low_first, low_second = turn_keys(first[0], second[0], rope, token, PAIRS, TYPE)
-        high_first, high_second = turn_keys(first[1], second[1], rope, token + 16, PAIRS, TYPE)
-        zeros = tl.zeros((TILE // 2, ROWS), tl.float32)
-        low_turned = dot(low_second, second_query, dot(low_first, first_query, zeros))
-        high_turned = dot(high_second, second_query, dot(high_first, first_query, zeros))
-        rest_main = decode(page, block, REST[0], main_levels, COUNT, TILE, TYPE)
-        rest_tail = decode(page, block, REST[1], tail_levels, 16, TILE, TYPE)
-        free = multiply(rest_main, (zeros, zeros), query, REST[0], rows, REST_SIZE, seen, COUNT)
-        free = multiply(rest_tail, free, query, REST[1], rows, REST_SIZE, seen, 16)
-        low_rest, high_rest = load_scales(page, block, REST_SCALES, TILE)
-        low_rotary, high_rotary = load_scales(page, block, ROTARY_SCALES, TILE)
-        scores = (
-            free[0] * low_rest[:, None] + low_turned * low_rotary[:, None],
-            free[1] * high_rest[:, None] + high_turned * high_rotary[:, None],
-        )
-        weights, best, total, shrink = soften(scores, best, total)
+        token = tile_tokens(block, TILE)
+        first, second = tl.zeros((TILE, PAIRS), tl.float32), tl.zeros((TILE, PAIRS), tl.float32)
+        first = add_products(first, page, block, ROTARY[0], main_levels, basis, pair, width, every, COUNT, TILE, TYPE)
+        first = add_products(first, page, block, ROTARY[1], tail_levels, basis, pair, width, every, 16, TILE, TYPE)
+        last = PAIRS + pair
+        second = add_products(second, page, block, ROTARY[0], main_levels, basis, last, width, every, COUNT, TILE, TYPE)
+        second = add_products(second, page, block, ROTARY[1], tail_levels, basis, last, width, every, 16, TILE, TYPE)
+        first, second = turn_keys(first, second, rope, token, PAIRS, TYPE)
+        query_first, query_second = turn_query(turning, starts + number // tiles * width, rows, seen, PAIRS, TYPE)
+        turned = dot(second, query_second, dot(first, query_first, tl.zeros((TILE, ROWS), tl.float32)))
+        free = tl.zeros((TILE, ROWS), tl.float32)
+        free = add_products(free, page, block, REST[0], main_levels, query, rows, REST_SIZE, seen, COUNT, TILE, TYPE)
+        free = add_products(free, page, block, REST[1], tail_levels, query, rows, REST_SIZE, seen, 16, TILE, TYPE)
+        rest_scale = tl.load((page + REST_SCALES).to(tl.pointer_type(tl.float16)) + token).to(tl.float32)
+        rotary_scale = tl.load((page + ROTARY_SCALES).to(tl.pointer_type(tl.float16)) + token).to(tl.float32)
+        scores = free * rest_scale[:, None] + turned * rotary_scale[:, None]
+        weights, best, total, shrink = soften((scores,), best, total)
         # Weights times scales stay below 1 in units of the largest scale, as halves need.
-        larger = tl.maximum(tl.max(tl.maximum(low_rest, high_rest), 0), tl.max(tl.maximum(low_rotary, high_rotary), 0))
-        larger = tl.maximum(unit, larger)
+        larger = tl.maximum(unit, tl.max(tl.maximum(rest_scale, rotary_scale), 0))
         shrink *= unit / larger
         unit = larger
-        for_rest = (
-            (weights[0] * (low_rest / unit)[:, None]).to(TYPE), (weights[1] * (high_rest / unit)[:, None]).to(TYPE)
-        )  # fmt: skip
-        for_rotary = (
-            (weights[0] * (low_rotary / unit)[:, None]).to(TYPE), (weights[1] * (high_rotary / unit)[:, None]).to(TYPE)
-        )  # fmt: skip
+        for_rest = (weights[0] * (rest_scale / unit)[:, None]).to(TYPE)
+        for_rotary = (weights[0] * (rotary_scale / unit)[:, None]).to(TYPE)
+        at: tl.constexpr = SUMS[0] + SUMS[1]
         sums = (
-            accumulate(sums, 0, rest_main, for_rest, shrink)
-            + accumulate(sums, SUMS[0], rest_tail, for_rest, shrink)
-            + accumulate(sums, SUMS[0] + SUMS[1], rotary_main, for_rotary, shrink)
-            + accumulate(sums, SUMS[0] + SUMS[1] + SUMS[2], rotary_tail, for_rotary, shrink)
+            add_values(sums, 0, page, block, REST[0], main_levels, for_rest, shrink, COUNT, TILE, TYPE)
+            + add_values(sums, SUMS[0], page, block, REST[1], tail_levels, for_rest, shrink, 16, TILE, TYPE)
+            + add_values(sums, at, page, block, ROTARY[0], main_levels, for_rotary, shrink, COUNT, TILE, TYPE)
+            + add_values(sums, at + SUMS[2], page, block, ROTARY[1], tail_levels, for_rotary, shrink, 16, TILE, TYPE)
         )
     place = (split * heads + head) * rows_total
     out += place * SIZE
