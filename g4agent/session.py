@@ -23,6 +23,7 @@ from g4agent.messages import ToolCall, ToolResult
 from g4agent.permission import Permissions
 from g4agent.ports.runtime import Conversation, ModelInfo, Sampling
 from g4agent.ports.sandbox import Box, BoxSpec, LimitName, Limits, Sandbox
+from g4agent.run_log import logged
 from g4agent.secrets import Secrets
 from g4agent.store.records import CallRecord, StepRecord
 from g4agent.tools import PythonTarget, Tool
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
     from g4agent.egress.service import Egress
-    from g4agent.planner import Step
+    from g4agent.planner import Step, Turn
     from g4agent.recording import RecordingEngine
     from g4agent.run_trace import SessionTrace
     from g4agent.store import Store
@@ -151,7 +152,7 @@ class Session:
                 yield event
 
     def _run(self, prompt: str | None, results: list[ToolResult]) -> AsyncGenerator[Event, None]:
-        events = self._events(prompt, results)
+        events = logged(self._events(prompt, results), self.id)
         return events if self.trace is None else self.trace.watch(events)
 
     async def _events(self, prompt: str | None, results: list[ToolResult]) -> AsyncGenerator[Event, None]:
@@ -162,7 +163,7 @@ class Session:
         if prompt is None:
             if not self.interrupted:
                 raise ConversationError(f"session {self.id} has no interrupted run", hint="Give a prompt.")
-            await self._take_up_generation()
+            await self._take_up(turn)
         else:
             turn.spending.usage += await self.say(prompt)
             self.interrupted = True
@@ -174,12 +175,17 @@ class Session:
                 yield event
         for attempt in self._network_attempts():
             yield attempt
-        spent = turn.spending
-        yield RunFinished(self.id, turn.verdict or INTERRUPTED, turn.answer, spent.usage, spent.steps)
+        usage, steps = turn.spending.used_here()
+        yield RunFinished(self.id, turn.verdict or INTERRUPTED, turn.answer, usage, steps)
 
-    async def _take_up_generation(self) -> None:
-        """Where the interrupted step's calls were journaled, the step begins with the very same generation."""
-        if self._store is None or self.recorder is None:
+    async def _take_up(self, turn: Turn) -> None:
+        """Goes on with the budget that was left, and with the very same generation where its calls were journaled."""
+        from g4agent.recount import recount
+
+        if self._store is None:
+            return
+        await self._in_thread(recount, turn, self._store, self.id)
+        if self.recorder is None:
             return
         stored = await self._in_thread(self._store.generation, self.id, self.next_step)
         if stored is not None:
