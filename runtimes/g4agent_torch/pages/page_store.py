@@ -113,8 +113,8 @@ class PageStore:
             with suppress(OSError):
                 os.utime(self.path(ref))
 
-    def write(self, ref: Ref, contents: Contents) -> None:
-        """Writes a file in the background, unless it is there. The tensors must not change any more.
+    def write(self, ref: Ref, contents: Contents, *, over: bool = False) -> None:
+        """Writes a file in the background, unless it is there, or `over` it. The tensors must not change any more.
 
         Failing is no error: `problem` tells, and the next file is tried again.
         """
@@ -122,7 +122,7 @@ class PageStore:
         with self._room:
             self._room.wait_for(lambda: self._waiting == 0 or self._waiting + size <= QUEUE_BYTES)
             self._waiting += size
-        _writer.submit(self._write, ref, contents, size)
+        _writer.submit(self._write, ref, contents, size, over)
 
     def drop(self, refs: Iterable[Ref], pins: Pins) -> None:
         """Removes files in the background that nobody but the holder of `pins` has pinned."""
@@ -132,10 +132,10 @@ class PageStore:
         """Waits until all that was given to `write` before is in its place, or has failed."""
         _writer.submit(lambda: None).result()
 
-    def _write(self, ref: Ref, contents: Contents, size: int) -> None:
+    def _write(self, ref: Ref, contents: Contents, size: int, over: bool) -> None:
         path = self.path(ref)
         try:
-            if not path.exists():
+            if over or not path.exists():
                 path.parent.mkdir(mode=0o700, exist_ok=True)
                 self._unswept += write_page(path, contents)
             self.problem = None

@@ -39,6 +39,10 @@ class LayerState(Protocol):
         """Fills an empty layer."""
         ...
 
+    def bytes_at(self, length: int) -> tuple[int, int]:
+        """What is stored for `length` tokens, and what would be in the model's precision."""
+        ...
+
 
 class GrowingState:
     """A full layer in full precision: its pages are copies of its buffer."""
@@ -65,6 +69,9 @@ class GrowingState:
         self._layer.keys = torch.cat([*(page["keys"] for page in pages), keys], 2)
         self._layer.values = torch.cat([*(page["values"] for page in pages), values], 2)
         self._layer.length = length
+
+    def bytes_at(self, length: int) -> tuple[int, int]:
+        return (_row_bytes(self.rows(0, 1)) * length,) * 2
 
 
 class PagedState:
@@ -97,6 +104,14 @@ class PagedState:
             self._layer.sinks = pages[0]["sink_keys"], pages[0]["sink_values"]
         self._layer.span = Span(keys, values, self.rows_from(length), length, self._layer.span.window)
 
+    def bytes_at(self, length: int) -> tuple[int, int]:
+        row, pages = _row_bytes(self.rows(length - 1, length)), self.pages_at(length)
+        held = row * (length - self.rows_from(length))
+        if pages:  # all alike, but for the first, which has the sinks
+            held += sum(tensor.nbytes for tensor in self.page(0).values())
+            held += sum(tensor.nbytes for tensor in self.page(pages - 1).values()) * (pages - 1) if pages > 1 else 0
+        return held, row * length
+
 
 class WindowState:
     """A sliding layer: rows only."""
@@ -120,6 +135,9 @@ class WindowState:
         self._layer.lazy_initialization(keys, values)
         self._layer.span = Span(keys, values, self.rows_from(length), length, self._layer.window)
 
+    def bytes_at(self, length: int) -> tuple[int, int]:
+        return (_row_bytes(self.rows(length - 1, length)) * (length - self.rows_from(length)),) * 2
+
 
 class CacheState:
     """All storing layers of a cache.
@@ -133,6 +151,16 @@ class CacheState:
         self._layers = {
             index: state for index, layer in enumerate(cache.layers.layers) if (state := _state(layer)) is not None
         }
+
+    @property
+    def shares_pages(self) -> bool:
+        """Whether the cache consists of the very tensors of its pages. One in full precision has copies of them."""
+        return any(isinstance(layer, PagedState) for layer in self._layers.values())
+
+    def bytes_at(self, length: int) -> tuple[int, int]:
+        """Bytes of keys and values of `length` tokens, and what they would be in the model's precision."""
+        held, plain = zip(*(layer.bytes_at(length) for layer in self._layers.values()), strict=True)
+        return sum(held), sum(plain)
 
     def pages_at(self, length: int) -> int:
         """Pages that a cache of `length` tokens consists of."""
@@ -193,6 +221,12 @@ def _state(layer: Any) -> LayerState | None:
 
 def _span_rows(span: Span | None, start: int, end: int) -> tuple[Tensor, Tensor] | None:
     return None if span is None or start < span.base else span.rows(start, end)
+
+
+def _row_bytes(row: tuple[Tensor, Tensor] | None) -> int:
+    """Of one token."""
+    assert row is not None
+    return sum(tensor.nbytes for tensor in row)
 
 
 def _of_layer(stretches: Mapping[str, Stretch], number: int) -> Parts:
