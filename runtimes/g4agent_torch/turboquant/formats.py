@@ -38,7 +38,7 @@ class ValueOnly:
         return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class LayerFormat:
     """One layer's part of a page: for each KV head, the streams of `layout.py` one after the other."""
 
