@@ -326,6 +326,7 @@ class Session:
                 calls=tuple(records),
                 verdict=verdict,
                 workspace=workspace,
+                memory=None if self.recorder is None else self.recorder.memory,
             )
         )
 
