@@ -21,6 +21,7 @@ from g4agent.events import (
     CallMalformed,
     Event,
     NetworkAttempt,
+    PagesLost,
     RunContinued,
     RunFinished,
     RunPaused,
@@ -73,6 +74,8 @@ def _noted(event: Event) -> tuple[int, dict[str, JsonValue]] | None:
         case NetworkAttempt(host, port, allowed, reason, count):
             level = logging.INFO if allowed else logging.WARNING
             return level, {"host": host, "port": port, "allowed": allowed, "reason": reason, "count": count}
+        case PagesLost(problem):
+            return logging.WARNING, {"problem": problem}
         case RunFinished(verdict=verdict, usage=usage, steps=steps):
             level = logging.INFO if verdict.ok else logging.WARNING
             return level, {"outcome": verdict.outcome.value, "reason": verdict.reason, "steps": steps, **asdict(usage)}
