@@ -13,7 +13,7 @@ import venv
 from pathlib import Path
 
 import yaml
-from docs_page import Block, prints
+from docs_page import Block, printed_ids
 
 from g4agent.headless.batch import read_tasks
 from g4agent.policy_file import read_policy
@@ -57,6 +57,7 @@ class PageRun:
         self._environment = environment(folder)
         self._python: subprocess.Popen[str] | None = None
         self._script = ""
+        self._ids: dict[str, str] = {}
 
     def close(self) -> None:
         """Ends the page's interpreter."""
@@ -116,8 +117,13 @@ class PageRun:
         commands = block.commands
         for number, (command, said) in enumerate(commands):
             following = commands[number + 1][0] if number + 1 < len(commands) else ""
+            for shown, own in self._ids.items():  # where the page has its session's id, a reader types the own one
+                command = command.replace(shown, own)
             printed = self._run_shell(command, None if following == "echo $?\n" else 0)
-            assert not said or prints(said, printed), f"$ {command}prints\n{printed}\nand not\n{said}"
+            if said:
+                ids = printed_ids(said, printed)
+                assert ids is not None, f"$ {command}prints\n{printed}\nand not\n{said}"
+                self._ids |= ids
 
     def _run_shell(self, script: str, code: int | None) -> str:
         """What a script prints. `cd` and the exit code last for the next one, as in a shell."""
@@ -139,7 +145,8 @@ class PageRun:
         return done.stdout
 
     def _compare(self, block: Block, printed: str) -> None:
-        assert block.output is None or prints(block.output, printed), f"prints\n{printed}\nand not\n{block.output}"
+        if block.output is not None:
+            assert printed_ids(block.output, printed) is not None, f"prints\n{printed}\nand not\n{block.output}"
 
 
 def read_data(block: Block, home: Path) -> None:
