@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import cache
+from typing import Final
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,6 +19,7 @@ from g4agent_torch.turboquant.formats import LayerFormat, ValueOnly
 from g4agent_torch.turboquant.gpu.plan import pair_tables, plan
 from g4agent_torch.turboquant.layout import PAGE_TOKENS
 from g4agent_torch.turboquant.partial import Partial
+from g4agent_torch.turboquant.rotation import Rotation
 
 LOG2_E: Final = math.log2(math.e)
 PROGRAMS_PER_PROCESSOR: Final = 2
@@ -78,7 +80,12 @@ def decode_attention(
 
 
 def _attend(
-    query: Tensor, turned: Tensor | None, pages: list[Tensor], layer: LayerFormat, first_position: int, kind: torch.dtype
+    query: Tensor,
+    turned: Tensor | None,
+    pages: list[Tensor],
+    layer: LayerFormat,
+    first_position: int,
+    kind: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     """Attention in the rotated basis.
 
@@ -135,9 +142,9 @@ def _programs(device: torch.device) -> int:
     return PROGRAMS_PER_PROCESSOR * torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def _matrix(rotation: Any, device: torch.device) -> Tensor:
-    made: Tensor = rotation.matrix.to(device)
-    return made
+@cache
+def _matrix(rotation: Rotation, device: torch.device) -> Tensor:
+    return rotation.matrix.to(device)
 
 
 def _addresses(pages: list[Tensor], layer: LayerFormat) -> Tensor:

@@ -14,11 +14,11 @@ from g4agent_torch.turboquant.formats import LayerFormat
 from g4agent_torch.turboquant.layout import Order
 from g4agent_torch.turboquant.rotation import PALEY_ORDER, paley
 
-VECTORS: Final = 8
-"""Vectors of one program."""
-BUNDLES: Final = 8
-"""Bundles of one program."""
-OPTIONS: Final = {"num_warps": 4, "enable_fp_fusion": False}
+BLOCK: Final = 8
+"""Vectors, or bundles, of one program."""
+INTERPRETED_BLOCK: Final = 64
+"""The same in Triton's interpreter, where programs cost more than vectors."""
+OPTIONS: Final = {"num_warps": 8, "enable_fp_fusion": False}
 
 
 class _Tables(NamedTuple):
@@ -53,17 +53,18 @@ def _encode_stream(stream: Codec, x: Tensor, page: Tensor, start: int, layer: La
     sizes = stream.part_bytes(layer.tokens)
     scales = start + sum(sizes[:-1])
     codes = [torch.empty(vectors, s.units, dtype=torch.uint8, device=x.device) for s in stream.segments]
-    quantise_kernel[(-(-vectors // VECTORS),)](
+    block = _block(x.device)
+    quantise_kernel[(-(-vectors // block),)](
         y, *_tables(main.codebook, x.device), *_tables(tail.codebook, x.device), codes[0], codes[-1], page, vectors,
         SIZE=size, HEAD=head, DIMS=main.codebook.dims, UNBIASED=stream.scale is Scale.UNBIASED, PAGE=layer.tokens,
-        HEAD_BYTES=layer.head_bytes, SCALES=scales, LOG=_log(size // 3 if size % 3 == 0 else size), BLOCK=VECTORS,
+        HEAD_BYTES=layer.head_bytes, SCALES=scales, LOG=_log(size // 3 if size % 3 == 0 else size), BLOCK=block,
         **OPTIONS,
     )  # fmt: skip
     for segment, part, length in zip(stream.segments, codes, sizes, strict=False):
         bundles = layer.tokens // 32 * segment.units // 16
-        pack_kernel[(-(-bundles // BUNDLES), layer.heads)](
+        pack_kernel[(-(-bundles // block), layer.heads)](
             part, page, UNITS=segment.units, BITS=segment.codebook.bits, KEY=stream.order is Order.KEY,
-            PAGE=layer.tokens, HEAD_BYTES=layer.head_bytes, START=start, BLOCK=BUNDLES, **OPTIONS,
+            PAGE=layer.tokens, HEAD_BYTES=layer.head_bytes, START=start, BLOCK=block, **OPTIONS,
         )  # fmt: skip
         start += length
 
@@ -76,11 +77,16 @@ def rotate(stream: Codec, x: Tensor) -> Tensor:
     flat = x.reshape(-1, size).float().contiguous()
     power_of_two = size & (size - 1) == 0
     y = torch.empty_like(flat)
-    rotate_kernel[(-(-len(flat) // VECTORS),)](
+    block = _block(x.device)
+    rotate_kernel[(-(-len(flat) // block),)](
         flat, _signs(stream, x.device), y, len(flat), size**-0.5, SIZE=size, PALEY=() if power_of_two else paley(),
-        LOG=_log(size if power_of_two else size // PALEY_ORDER), BLOCK=VECTORS, **OPTIONS,
+        LOG=_log(size if power_of_two else size // PALEY_ORDER), BLOCK=block, **OPTIONS,
     )  # fmt: skip
     return y
+
+
+def _block(device: torch.device) -> int:
+    return BLOCK if device.type == "cuda" else INTERPRETED_BLOCK
 
 
 def _log(power: int) -> int:

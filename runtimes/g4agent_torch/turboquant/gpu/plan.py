@@ -14,7 +14,7 @@ from g4agent_torch.turboquant import codebooks
 from g4agent_torch.turboquant.codebooks import Codebook
 from g4agent_torch.turboquant.codec import Codec, Scale, codec
 from g4agent_torch.turboquant.formats import LayerFormat
-from g4agent_torch.turboquant.layout import Order
+from g4agent_torch.turboquant.layout import PAGE_TOKENS, Order
 
 Book: TypeAlias = tuple[int, tuple[float, ...]]
 """Bits of a code, and the coefficients of `polynomial`; none for pair codes."""
@@ -78,7 +78,7 @@ def plan(layer: LayerFormat, rows: int, kind: torch.dtype) -> Plan:
 def segments(stream: Codec, start: int, kind: torch.dtype) -> tuple[Segment, Segment]:
     """Main and tail of a stream that begins at byte `start`; one that is not there has no units."""
     made: list[Segment] = []
-    for segment, size in zip(stream.segments, stream.part_bytes(128), strict=False):
+    for segment, size in zip(stream.segments, stream.part_bytes(PAGE_TOKENS), strict=False):
         made.append((start, segment.units, book(segment.codebook, kind), segment.start))
         start += size
     if len(made) == 1:

@@ -12,7 +12,9 @@ from .tiles import dot, key_codes, load_query, soften, store_sums
 
 
 @triton.jit
-def decode(page, block, segment: tl.constexpr, first, table, COUNT: tl.constexpr, TILE: tl.constexpr, TYPE: tl.constexpr):
+def decode(
+    page, block, segment: tl.constexpr, first, table, COUNT: tl.constexpr, TILE: tl.constexpr, TYPE: tl.constexpr
+):
     """Levels of units first ... first + COUNT − 1, per coordinate of a code [TILE, COUNT]. Low halves come first."""
     low_codes, high_codes = key_codes(page, block, segment, first, COUNT, TILE)
     low, high = levels(low_codes, segment[2], table, TYPE), levels(high_codes, segment[2], table, TYPE)
