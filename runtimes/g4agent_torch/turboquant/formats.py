@@ -72,7 +72,7 @@ class LayerFormat:
         return self.heads * self.head_bytes
 
     def encode(self, keys: Tensor, values: Tensor) -> Tensor:
-        """Keys and values [KV, P, D] → uint8 [page_bytes]; on a GPU by the Triton kernels, which give the same bytes."""
+        """Keys and values [KV, P, D] → uint8 [page_bytes]; on a GPU by Triton kernels, to the same bytes."""
         if gpu.runs_on(values.device):
             from g4agent_torch.turboquant.gpu.encode import encode
 

@@ -18,6 +18,7 @@ import torch
 from g4agent_torch.turboquant.codec import Scale
 from g4agent_torch.turboquant.formats import LayerFormat
 from g4agent_torch.turboquant.gpu import encode
+from g4agent_torch.turboquant.gpu.decode_attention import REDUCED
 from g4agent_torch.turboquant.gpu.plan import plan
 from g4agent_torch.turboquant.layout import Order
 from g4agent_torch.turboquant.rotation import PALEY_ORDER, paley
@@ -58,8 +59,8 @@ def reducing(size: int, splits: int, capability: int = HOPPER) -> Resources:
     """The kernel that puts `splits` parts together."""
     from g4agent_torch.turboquant.gpu.kernels.reduce import reduce_kernel
 
-    constants = {"SPLITS": 1 << (splits - 1).bit_length(), "SIZE": size, "COUNT": 64}
-    return _compile(reduce_kernel, {}, constants, {}, capability)
+    constants = {"SPLITS": 1 << (splits - 1).bit_length(), "SIZE": size, "COUNT": REDUCED}
+    return _compile(reduce_kernel, {}, constants, {"enable_fp_fusion": True}, capability)
 
 
 def encoding(layer: LayerFormat, capability: int = HOPPER) -> list[Resources]:
@@ -106,7 +107,7 @@ def _compile(
         binary = Path(folder, "kernel.cubin")
         binary.write_bytes(compiled.asm["cubin"])
         tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-        command = [tool, "--dump-resource-usage", binary]
+        command = [str(tool), "--dump-resource-usage", str(binary)]
         usage = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     assert found is not None, usage

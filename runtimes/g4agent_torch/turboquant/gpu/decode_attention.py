@@ -28,7 +28,7 @@ INTERPRETED_PROGRAMS: Final = 6
 """The same for all of Triton's interpreter, which runs them one after the other."""
 ROTARY_SIZES: Final = (32, 64, 128)
 """Rotary dimensions for which the kernel rebuilds keys."""
-REDUCED: Final = 64
+REDUCED: Final = 128
 """Coordinates of one program of `reduce_kernel`."""
 
 
@@ -132,7 +132,9 @@ def _reduce(parts: Tensor, lses: Tensor) -> tuple[Tensor, Tensor]:
     out, lse = parts.new_empty(heads, rows, size), lses.new_empty(heads, rows)
     wide = 1 << (splits - 1).bit_length()
     grid = (heads * rows, -(-size // REDUCED))
-    reduce_kernel[grid](parts, lses, out, lse, splits, heads * rows, SPLITS=wide, SIZE=size, COUNT=REDUCED)
+    reduce_kernel[grid](
+        parts, lses, out, lse, splits, heads * rows, SPLITS=wide, SIZE=size, COUNT=REDUCED, enable_fp_fusion=True
+    )
     return out, lse
 
 

@@ -69,8 +69,8 @@ def plan(layer: LayerFormat, rows: int, kind: torch.dtype) -> Plan:
         separate = {"KEYS": first_segments, "VALUES": second_segments, "SIZE": layer.head_dim, "SUMS": sums}
         scales = {"KEY_SCALES": first_scales, "VALUE_SCALES": second_scales}
         return Plan({**separate, **scales, "TILE": 128, **shared}, rows, 4)
-    sums = _sums(first_segments, count) + _sums(second_segments, count)
-    value_only = {"REST": first_segments, "ROTARY": second_segments, "REST_SIZE": first.size, "SUMS": sums}
+    sums_of_both = _sums(first_segments, count) + _sums(second_segments, count)
+    value_only = {"REST": first_segments, "ROTARY": second_segments, "REST_SIZE": first.size, "SUMS": sums_of_both}
     scales = {"REST_SCALES": first_scales, "ROTARY_SCALES": second_scales, "PAIRS": second.size // 2}
     return Plan({**value_only, **scales, "TILE": 64, **shared}, rows, 4)
 

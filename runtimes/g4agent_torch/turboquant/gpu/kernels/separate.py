@@ -49,7 +49,7 @@ def add_values(
     sums, position: tl.constexpr, page, block, segment: tl.constexpr, table, weights, shrink, COUNT: tl.constexpr,
     PAGE: tl.constexpr, TILE: tl.constexpr, TYPE: tl.constexpr,
 ):  # fmt: skip
-    """A segment's sums, [COUNT, N] each, one per chunk and coordinate: sums[position + i] · shrink + levels · weights."""
+    """A segment's sums, [COUNT, N] per chunk and coordinate: sums[position + i] · shrink + levels · weights."""
     STEPS: tl.constexpr = (segment[1] + COUNT - 1) // COUNT
     added = ()
     for step in tl.static_range(STEPS):
