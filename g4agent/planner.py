@@ -220,7 +220,8 @@ async def admit(session: Session, step: Step, call: ToolCall) -> None:
             error = ToolError("invalid_arguments", str(problem))
         else:
             taken = [*step.answered, *(asked.question for asked in step.waiting)]
-            permission = await session.permissions.decide(call, tool, step.signals.get(call.id), taken)
+            signals = step.signals.get(call.id)
+            permission = await session.permissions.decide(call, tool, signals, taken, step.admitted)
             if isinstance(permission, Waiting):
                 step.waiting.append(ApprovalAsked(permission.question, call, permission.reason))
                 return

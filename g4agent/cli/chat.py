@@ -27,6 +27,7 @@ def chat(
     kv_bits: o.KvBits = None,
     context_length: o.ContextLength = None,
     offline: o.Offline = False,
+    log: o.LogFile = None,
     as_json: o.AsJson = False,
     verbose: o.Verbose = False,
 ) -> None:
@@ -66,6 +67,7 @@ def chat(
             kv_bits=kv_bits,
             context_length=context_length,
             offline=offline,
+            log=log,
         )
         configured = chosen.configure() if session is None else stored_agent(session, chosen)
         raise typer.Exit(Driver(configured, as_json=as_json, verbose=verbose).run(loop))

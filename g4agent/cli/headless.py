@@ -89,6 +89,7 @@ def batch(
     kv_bits: o.KvBits = None,
     context_length: o.ContextLength = None,
     offline: o.Offline = False,
+    log: o.LogFile = None,
     verbose: o.Verbose = False,
 ) -> None:
     """Run many tasks headless, and write results.jsonl, junit.xml and summary.md.
@@ -121,6 +122,7 @@ def batch(
                 kv_bits=kv_bits,
                 context_length=context_length,
                 offline=offline,
+                log=log,
             ).configure()
         )
 

@@ -57,6 +57,10 @@ ContextLength = Annotated[int | None, typer.Option(min=256, help="Tokens that a 
 KvBits = Annotated[str | None, typer.Option("--kv-bits", help="16, 4, 3.5 or 2.5: bits per number of the KV cache.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never ask the model hub.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show everything, and tracebacks of errors.")]
+LogFile = Annotated[
+    Path | None,
+    typer.Option("--log", metavar="FILE", help="Append JSON lines of what was done, without what was said."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object per event on standard output.")]
 
 
@@ -83,16 +87,20 @@ class AgentOptions:
     context_length: int | None = None
     kv_bits: str | None = None
     offline: bool = False
+    log: Path | None = None
 
     def configure(self) -> Agent:
-        """The agent at `--agent`, or one without tools, with the options applied.
+        """The agent at `--agent`, or one without tools, with the options applied, and the log begun.
 
         Its name becomes the reference under which `sessions resume` finds it again. Raises ConfigError.
         """
         from g4agent.agent import Agent
         from g4agent.policy_file import read_policy
         from g4agent.registry import load_agent
+        from g4agent.run_log import log_to_file
 
+        if self.log is not None:
+            log_to_file(self.log)
         agent = Agent() if self.agent is None else load_agent(self.agent)
         changes: dict[str, Any] = {
             "sampling": changed(agent.sampling, seed=self.seed, temperature=self.temperature),

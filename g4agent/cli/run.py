@@ -59,6 +59,7 @@ def run(
     kv_bits: o.KvBits = None,
     context_length: o.ContextLength = None,
     offline: o.Offline = False,
+    log: o.LogFile = None,
     as_json: o.AsJson = False,
     verbose: o.Verbose = False,
 ) -> None:
@@ -100,6 +101,7 @@ def run(
             kv_bits=kv_bits,
             context_length=context_length,
             offline=offline,
+            log=log,
         ).configure()
         unseen = bool(headless or expect or junit is not None or summary is not None)
         if workspace is None and changes is not None:

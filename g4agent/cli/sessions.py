@@ -65,6 +65,7 @@ def resume(
     kv_bits: o.KvBits = None,
     changes: o.Changes = None,
     offline: o.Offline = False,
+    log: o.LogFile = None,
     as_json: o.AsJson = False,
     verbose: o.Verbose = False,
 ) -> None:
@@ -92,6 +93,7 @@ def resume(
             dtype=dtype,
             kv_bits=kv_bits,
             offline=offline,
+            log=log,
         )
         configured = stored_agent(id, chosen)
         with Store.open() as store:

@@ -94,6 +94,11 @@ class Store:
         beside = self._database.dialect == SQLITE and file.is_file()
         return file.resolve().parent if beside else default_path().parent
 
+    @property
+    def pages(self) -> Path | None:
+        """Where keys and values of sessions lie on this host; None for a store in memory."""
+        return None if self.location == ":memory:" else self.folder / "pages"
+
     def close(self) -> None:
         """Closes the database. Harmless when closed already."""
         self._database.close()
