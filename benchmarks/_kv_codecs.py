@@ -131,5 +131,3 @@ def transformers_layer(backend: str, bits: int) -> Callable[[int], tuple[RoundTr
         return decoded.view_as(x).float()
 
     return lambda size: (round_trip, round_trip)
-
-

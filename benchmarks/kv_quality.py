@@ -49,7 +49,10 @@ QUICK = {"sequences": 1, "length": 2048, "needle_tokens": [], "caches": ["4 bits
 
 Store = Callable[[Any], Any]
 CACHES: dict[str, tuple[Store, Callable[[int], float]]] = {
-    **{f"{rate} bits": (lambda model, r=rate: TurboQuantKVStore(model, r), lambda d, r=rate: float(r)) for rate in RATES},
+    **{
+        f"{rate} bits": (lambda model, r=rate: TurboQuantKVStore(model, r), lambda d, r=rate: float(r))
+        for rate in RATES
+    },
     **{
         f"{rate} bits, centred": (lambda model, r=rate: DecodedStore(model, centred(r)), lambda d, r=rate: float(r))
         for rate in RATES
@@ -193,7 +196,9 @@ def _row(name: str, cache: str, size: int, options: Any, results: Results) -> di
         pairs = [
             (exact, hit)
             for key in keys
-            for exact, hit in zip(results.get(name, "full precision", *key), results.get(name, cache, *key), strict=True)
+            for exact, hit in zip(
+                results.get(name, "full precision", *key), results.get(name, cache, *key), strict=True
+            )
         ]
         row |= {"needles": sum(hit for exact, hit in pairs if exact), "of": sum(exact for exact, _ in pairs)}
     return row
