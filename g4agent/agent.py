@@ -196,7 +196,7 @@ class Agent:
         telemetry = open_telemetry(self.telemetry)
         secrets = Secrets((name for tool in self.tools for name in tool.secrets), self.secrets)
         runtime = await self.load()
-        conversation, recorder = await open_conversation(runtime)
+        conversation, recorder = await open_conversation(runtime, await self.open_store())
         try:
             session = await self._open_session(session_id, runtime, conversation)
             session.recorder, session.secrets = recorder, secrets

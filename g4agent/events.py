@@ -213,6 +213,14 @@ class NetworkAttempt:
 
 
 @dataclass(frozen=True, slots=True)
+class PagesLost:
+    """Saved keys and values could not be read or kept. Their tokens are computed again; nothing else is lost."""
+
+    type: ClassVar[str] = "pages_lost"
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class StepFinished:
     """The step is committed: transcript, calls, results, budget and workspace."""
 
@@ -307,6 +315,7 @@ Event: TypeAlias = (
     | ToolStarted
     | NetworkAttempt
     | ToolFinished
+    | PagesLost
     | StepFinished
     | ContextReduced
     | RunFinished

@@ -15,13 +15,14 @@ import anyio.to_thread
 from g4agent.budget import Budget, Spending
 from g4agent.egress.destinations import Destination
 from g4agent.errors import BoxClosedError, ConversationError
-from g4agent.events import ContextReduced, Event, NetworkAttempt, RunFinished, RunStarted, Usage
+from g4agent.events import ContextReduced, Event, RunFinished, RunStarted, Usage
 from g4agent.execute import call_record
 from g4agent.inbox import Inbox
 from g4agent.messages import ToolCall, ToolResult
 from g4agent.permission import Permissions
 from g4agent.ports.runtime import Conversation, ModelInfo, Sampling
 from g4agent.ports.sandbox import Box, BoxSpec, LimitName, Limits, Sandbox
+from g4agent.run_log import logged
 from g4agent.secrets import Secrets
 from g4agent.store.records import StepRecord
 from g4agent.tools import Tool
@@ -159,7 +160,7 @@ class Session:
                 yield event
 
     def _run(self, prompt: str | None, results: list[ToolResult]) -> AsyncGenerator[Event, None]:
-        events = self._events(prompt, results)
+        events = logged(self._events(prompt, results), self.id)
         return events if self.trace is None else self.trace.watch(events)
 
     async def _events(self, prompt: str | None, results: list[ToolResult]) -> AsyncGenerator[Event, None]:
@@ -181,11 +182,11 @@ class Session:
             yield reduced
         async with aclosing(plan(self, turn)) as events:
             async for event in events:
-                for attempt in self._network_attempts():
-                    yield attempt
+                for aside in self._asides():
+                    yield aside
                 yield event
-        for attempt in self._network_attempts():
-            yield attempt
+        for aside in self._asides():
+            yield aside
         usage, steps = turn.spending.used_here()
         yield RunFinished(self.id, turn.verdict or INTERRUPTED, turn.answer, usage, steps)
 
@@ -276,8 +277,9 @@ class Session:
             self._sockets = sockets
         return self._sockets
 
-    def _network_attempts(self) -> Sequence[NetworkAttempt]:
-        return () if self._egress is None else self._egress.take_attempts()
+    def _asides(self) -> Sequence[Event]:
+        network = () if self._egress is None else self._egress.take_attempts()
+        return (*network, *(() if self.recorder is None else self.recorder.take_events()))
 
     def _service_folder(self) -> Path:
         """The session's folder; a private temporary one where nothing is kept."""
@@ -299,14 +301,14 @@ class Session:
         """Commits the calls that have an effect, and the generation that they stand in, before any of them runs."""
         intents = [call_record(i, c, t) for i, (c, t) in enumerate(calls) if t.effect != "pure"]
         if self._store is not None and intents:
-            generation = self.recorder.last if self.recorder is not None else None
+            generation = await self.recorder.kept() if self.recorder is not None else None
             await self._in_thread(self._store.record_intents, self.id, step, intents, generation)
             self.journaled = True
 
     async def suspend(self, step: int, verdict: Verdict) -> None:
         """Ends the turn with its last generation kept in the journal and taken back from the conversation."""
         if self._store is not None and self.recorder is not None and not self.journaled:
-            await self._in_thread(self._store.record_intents, self.id, step, [], self.recorder.last)
+            await self._in_thread(self._store.record_intents, self.id, step, [], await self.recorder.kept())
         await self.conversation.rewind()
         await self.end_turn(verdict)
 
@@ -325,6 +327,7 @@ class Session:
             await self._drop_box()  # the next call opens a new one, with the workspace of the last committed step
         workspace = await self._snapshot() if self._store is not None and touched else None
         journaled, self.journaled = self.journaled, False
+        generation = None if self.recorder is None else await self.recorder.kept()
         await self.commit(
             StepRecord(
                 index=self.next_step,
@@ -333,10 +336,11 @@ class Session:
                 thoughts=step.thoughts,
                 delta=self.conversation.take_delta(),
                 usage=step.usage,
-                generation=None if journaled or self.recorder is None else self.recorder.last,
+                generation=None if journaled else generation,
                 calls=tuple(records),
                 verdict=verdict,
                 workspace=workspace,
+                memory=None if self.recorder is None else self.recorder.memory,
             )
         )
 

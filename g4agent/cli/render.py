@@ -22,6 +22,7 @@ from g4agent.events import (
     ContextReduced,
     Event,
     NetworkAttempt,
+    PagesLost,
     RunContinued,
     RunFinished,
     RunJudged,
@@ -103,6 +104,8 @@ class Story:
                 self.line(f"  {event.call.name} runs on the host", "dim")
             case NetworkAttempt():
                 self._network(event)
+            case PagesLost(problem):
+                self.line(f"  memory: {one_line(problem)}", "yellow")
             case ToolFinished(result, output=output, degraded=degraded):
                 self.result(result, output)
                 self._note_degraded(frozenset(degraded))

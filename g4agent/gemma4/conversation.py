@@ -133,6 +133,7 @@ class NativeConversation:
         ids = self._ids([Control(BOS), *render.system_turn(setup.system, declarations, setup.thinking)])
         self._require_room(0, len(ids))
         await self._force(ids)
+        await self.engine.mark()  # here sessions of one agent part
         self._awaits = Awaits.USER
 
     async def restore(self, setup: ConversationSetup, tokens: Sequence[int]) -> None:

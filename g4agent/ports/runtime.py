@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from g4agent.messages import JsonValue, ToolResult
@@ -147,6 +148,31 @@ class TokenEngine(Protocol):
     async def close(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """What a session's keys and values take, counted from what is stored."""
+
+    tokens: int
+    """Of which keys and values are held."""
+    bytes: int
+    plain_bytes: int
+    """What they would take without compression, in the model's own precision."""
+
+
+@runtime_checkable
+class DurableEngine(TokenEngine, Protocol):
+    """An engine whose keys and values survive the process: what `append` brings is looked up before it is computed."""
+
+    async def checkpoint(self) -> MemoryUse | None:
+        """Has everything computed so far on disk when it returns, so that whoever appends the same tokens, after a
+        crash of this process too, goes on from here. None where nothing is computed yet, or nothing can be kept."""
+        ...
+
+    def take_reports(self) -> Sequence[str]:
+        """What could not be read or kept since the last call, a sentence each; its tokens are computed again."""
+        ...
+
+
 @runtime_checkable
 class TokenRuntime(Protocol):
     """One set of weights that serves any number of engines."""
@@ -160,6 +186,15 @@ class TokenRuntime(Protocol):
     async def open_engine(self) -> TokenEngine: ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class DurableRuntime(TokenRuntime, Protocol):
+    """A token runtime that keeps the keys and values of its engines in files."""
+
+    async def open_durable_engine(self, folder: Path) -> TokenEngine:
+        """A new, empty session whose keys and values lie below `folder`: a `DurableEngine`, where that can be."""
+        ...
 
 
 @runtime_checkable

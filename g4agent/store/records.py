@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from g4agent.context.ladder import Rung
 from g4agent.events import Usage
 from g4agent.messages import JsonValue, ToolResult, call_identity
-from g4agent.ports.runtime import SampledToken, Sampling, TranscriptDelta
+from g4agent.ports.runtime import MemoryUse, SampledToken, Sampling, TranscriptDelta
 from g4agent.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ class SessionSummary:
     steps: int
     tokens: int
     verdict: Verdict | None
+    memory: MemoryUse | None = None
+    """None where it is not known."""
 
     @property
     def status(self) -> str:
@@ -179,6 +181,8 @@ class StepRecord:
     """Snapshot of the workspace after the step; None: as before."""
     verdict: Verdict | None = None
     """Set where the step ended the run."""
+    memory: MemoryUse | None = None
+    """What the session's keys and values take after the step; None: as before, or not known."""
 
     def __post_init__(self) -> None:
         assert self.index >= 0 and self.delta.start >= 0
