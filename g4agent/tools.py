@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast, overload
+from typing import Any, Literal, TypeAlias, cast, get_args, overload
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticSerializationError, to_jsonable_python
@@ -38,7 +38,8 @@ from g4agent.validation import ArgumentValidator, check_schema, check_usable
 Effect: TypeAlias = Literal["pure", "idempotent", "once"]
 """What repeating a call does: `pure` changes nothing, `idempotent` nothing more, `once` must not be repeated."""
 
-Where: TypeAlias = Literal["sandbox", "host"]
+Where: TypeAlias = Literal["sandbox", "host", "box"]
+"""The session's closed box; this process, with all its rights; or a closed box of the tool's own (an MCP server's)."""
 
 MAX_NAME_LENGTH = 64
 
@@ -93,10 +94,10 @@ class Tool:
                 f"the timeout of {self.name} is {self.timeout!r}",
                 hint="Give seconds greater than 0, or leave it out.",
             )
-        if self.effect not in ("pure", "idempotent", "once") or self.where not in ("sandbox", "host"):
+        if self.effect not in ("pure", "idempotent", "once") or self.where not in get_args(Where):
             raise ToolDefinitionError(
                 f"{self.name} has effect {self.effect!r} and where {self.where!r}",
-                hint='effect is "pure", "idempotent" or "once"; where is "sandbox" or "host".',
+                hint='effect is "pure", "idempotent" or "once"; where is "sandbox", "host" or "box".',
             )
         object.__setattr__(self, "secrets", check_names(self.name, self.secrets))
         check_usable(self.name, self.schema)
@@ -225,7 +226,8 @@ def tool(
             NumPy or reST style) or by `Annotated[..., Field(description=...)]`, which wins.
         effect: What repeating a call does.
         timeout: Seconds per call.
-        where: "sandbox" runs it in the session's closed box; "host" runs it in this process, with all its rights.
+        where: "sandbox" runs it in the session's closed box; "host" runs it in this process, with all its rights;
+            "box" is said of a function that hands its call to a closed box of its own.
         untrusted: Whether its results may hold what strangers wrote.
         secrets: Names of the secrets that its calls are given.
         reconcile: A documented function `(key: str)`, run where the tool runs, when a crash has left an earlier attempt
@@ -306,7 +308,7 @@ def _python_target(function: Callable[..., Any], where: Where) -> PythonTarget:
         raise ToolDefinitionError("a lambda cannot be a tool", hint="Write a `def` with types and a docstring.")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ToolDefinitionError(f"{function.__name__} is a generator", hint="Return a list instead of yielding.")
-    if where == "host":
+    if where != "sandbox":
         return PythonTarget(function, function.__module__, function.__qualname__)
     if inspect.ismethod(function) or "<locals>" in function.__qualname__:
         raise ToolDefinitionError(

