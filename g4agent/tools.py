@@ -226,8 +226,8 @@ def tool(
             NumPy or reST style) or by `Annotated[..., Field(description=...)]`, which wins.
         effect: What repeating a call does.
         timeout: Seconds per call.
-        where: "sandbox" runs it in the session's closed box; "host" runs it in this process, with all its rights;
-            "box" is said of a function that hands its call to a closed box of its own.
+        where: "sandbox" runs it in the session's closed box, "host" in this process, with all its rights; "box" is
+            said of a function that hands its call to a closed box of its own.
         untrusted: Whether its results may hold what strangers wrote.
         secrets: Names of the secrets that its calls are given.
         reconcile: A documented function `(key: str)`, run where the tool runs, when a crash has left an earlier attempt
