@@ -29,9 +29,9 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(scope="module")
-def awkward() -> Iterator[Connection]:
+def awkward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
     """The awkward server on the host, shared by the tests that do not break it."""
-    with connect(StdioServer(COMMAND, sandbox=None, timeout=10)) as connection:
+    with connect(StdioServer(COMMAND, sandbox=None, timeout=10, files=tmp_path_factory.mktemp("files"))) as connection:
         yield connection
 
 
@@ -69,7 +69,9 @@ async def test_the_reference_server_works_in_its_box(tmp_path: Path) -> None:
     await anyio.run_process([*install, "@modelcontextprotocol/server-everything@2026.8.31"])
     tmp_path.chmod(0o755)  # the box has a user of its own
     script = tmp_path / "node_modules/@modelcontextprotocol/server-everything/dist/index.js"
-    with connect(StdioServer(["node", str(script), "stdio"], folders=[tmp_path])) as connection:
+    with connect(
+        StdioServer(["node", str(script), "stdio"], folders=[tmp_path], files=tmp_path / "files")
+    ) as connection:
         assert list(connection.left_out) == ["simulate-research-query"]
         done = await results(
             connection,
@@ -236,6 +238,17 @@ async def test_results_of_all_kinds_reach_the_model(awkward: Connection) -> None
     assert link == {"resource": "demo://notes", "name": "notes", "description": "Notes."}
     assert done[3].error is not None and done[3].error.message == "McpToolError: no such order"
     assert isinstance(done[4].value, str) and len(done[4].value) < 21_000 and "characters left out" in done[4].value
+
+
+async def test_a_picture_outlives_its_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The session names the file: it must be there when the session is looked at later, and once only."""
+    monkeypatch.setenv("G4AGENT_HOME", str(tmp_path))
+    with connect(StdioServer(COMMAND, sandbox=None)) as connection:
+        done = await results(connection, call("picture"), call("picture"))
+    (image,) = [part for part in _parts(done[0]) if "image" in part]
+    assert image in _parts(done[1]) and image["media_type"] == "image/png" and image["bytes"] == 8
+    (file,) = (tmp_path / "files").iterdir()
+    assert str(file) == image["image"] and file.read_bytes().startswith(b"\x89PNG")
 
 
 async def test_bad_arguments_never_reach_the_server(awkward: Connection) -> None:

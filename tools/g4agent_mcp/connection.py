@@ -66,7 +66,7 @@ class Connection:
         self._changed = False
         """True once the server has said that its tools are others now."""
         self._temporary = tempfile.TemporaryDirectory(prefix="g4agent-mcp-")
-        self._save = convert.saver(server.files or Path(self._temporary.name) / "files")
+        self._save = convert.saver(server.files)
         atexit.register(self.close)
         try:
             listed = portal().call(self._list_tools, self._up().client)
