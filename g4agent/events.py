@@ -177,11 +177,12 @@ class ApprovalAsked:
 
 @dataclass(frozen=True, slots=True)
 class ToolStarted:
-    """A validated and allowed call starts. `where` says whether it runs in the sandbox or, by name, on the host."""
+    """A validated and allowed call starts. `where` says whether it runs in the sandbox, in a closed box of its own
+    or, by name, on the host."""
 
     type: ClassVar[str] = "tool_started"
     call: ToolCall
-    where: Literal["sandbox", "host"]
+    where: Literal["sandbox", "host", "box"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Runs one admitted call, in the sandbox or on the host, and turns whatever happens into one result."""
+"""Runs one admitted call, in the sandbox or from this process, and turns whatever happens into one result."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def refused(call: ToolCall, error: ToolError) -> Execution:
 
 
 async def execute(call: ToolCall, tool: Tool, box: Box | None, timeout: float, secrets: Secrets, key: str) -> Execution:
-    """Runs an admitted call for at most `timeout` seconds. `box` is needed unless the tool runs on the host.
+    """Runs an admitted call for at most `timeout` seconds. `box` is needed where the tool runs in the sandbox.
 
     `key` is the call's idempotency key.
 
@@ -53,7 +53,7 @@ async def execute(call: ToolCall, tool: Tool, box: Box | None, timeout: float, s
     started, clock = datetime.now(UTC), time.monotonic()
     env = {**secrets.values(tool.secrets), VARIABLE: key}
     try:
-        if tool.where == "host":
+        if tool.where != "sandbox":
             with secrets.granted(tool.secrets), keyed(key):
                 outcome = await _on_host(call, tool, timeout)
         elif isinstance(tool.target, CommandTarget):

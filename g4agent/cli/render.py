@@ -42,6 +42,7 @@ from g4agent.messages import ToolCall, ToolResult
 ARGUMENT_CHARS = 80
 RESULT_CHARS = 200
 DIFF_STYLES = {"diff ": "bold", "--- ": "bold", "+++ ": "bold", "@@": "cyan", "-": "red", "+": "green"}
+PLACES = {"sandbox": "in the sandbox", "box": "in a box of its own", "host": "on the host"}
 SETTLED = {
     "apply": "applied to {where}",
     "branch": "committed to the branch {where}",
@@ -100,8 +101,8 @@ class Story:
                     self.line(f"  mended: {', '.join(repairs)}", "yellow")
             case CallMalformed(raw=raw):
                 self.line(f"→ malformed call: {one_line(raw, self._limit(RESULT_CHARS))}", "yellow")
-            case ToolStarted(where="host") if self._verbose:
-                self.line(f"  {event.call.name} runs on the host", "dim")
+            case ToolStarted(call, where) if where != "sandbox" and self._verbose:
+                self.line(f"  {call.name} runs {PLACES[where]}", "dim")
             case NetworkAttempt():
                 self._network(event)
             case PagesLost(problem):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from g4agent.cli.console import one_line
 from g4agent.cli.machine import gib
 from g4agent.cli.models import known_models
-from g4agent.cli.render import Story
+from g4agent.cli.render import PLACES, Story
 from g4agent.context.ladder import RUNGS
 from g4agent.events import Usage
 from g4agent.gemma4.sections import KINDS, SectionReader, has_system_turn
@@ -62,7 +62,7 @@ def _tell_calls(story: Story, calls: Iterable[StoredCall], questions: dict[str, 
             story.line(f"✗ {call.name}: begun, and its outcome is unknown", "red")
             continue
         if call.started is not None:
-            place = "on the host" if call.where == "host" else "in the sandbox"
+            place = PLACES[call.where or "sandbox"]
             story.line(f"  ran {place} · {call.seconds:.1f} s", "dim")
         story.result(call.result, call.output)
 

@@ -97,7 +97,7 @@ class CallRecord:
     arguments: Mapping[str, JsonValue]
     effect: Effect | None = None
     """None where the tool is not known."""
-    where: Literal["sandbox", "host"] | None = None
+    where: Literal["sandbox", "host", "box"] | None = None
     """None where the tool is not known."""
     result: ToolResult | None = None
     output: str = ""
