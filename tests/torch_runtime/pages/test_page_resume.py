@@ -264,7 +264,6 @@ async def test_forks_share_their_parents_pages_in_memory(tmp_path: Path, nano: C
     await parent.append(prompt(0, 5000))
     await answered(parent, 2)
     await parent.checkpoint()
-    alone = page_storages([parent])
     children = []
     for index in range(8):
         child = await nano("4").open_durable_engine(tmp_path)
@@ -272,12 +271,14 @@ async def test_forks_share_their_parents_pages_in_memory(tmp_path: Path, nano: C
         await answered(child, 1)
         assert child.computed_tokens == 41, "the last sampled token, and the child's own"
         children.append(child)
-    assert page_storages([parent, *children]) == alone
+    alone = page_storages(children[:1])
+    assert page_storages([parent, *children]) == alone, "the page that each has completed is in memory once, too"
     for child in children[:2]:
-        await child.append(prompt(7, 300))
+        await child.append(prompt(len(child.tokens) + child.tokens[-1], 300))
         await answered(child, 1)
     grown = page_storages([parent, *children])
     assert alone < grown <= alone * (1 + 2 * 3 / 37), "two children have three pages of their own"
+    await children[0].checkpoint()
     await parent.close()
     assert page_storages(children) == grown
     again = await nano("4").open_durable_engine(tmp_path)
