@@ -20,12 +20,10 @@ from pathlib import Path
 _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NOT_RUN = re.compile(r"<!-- not run: ([^>]+) -->\n+\Z")
 _FILE_NAME = re.compile(r"# ([\w./-]+\.(?:py|toml|yml))\n")
-_CHANGING = [
-    (re.compile(r"\b\d+(\.\d+)? ?m?s\b"), "0 s"),
-    (re.compile(r"\b\d[0-9a-z]{11}\b"), "ID"),
-    (re.compile(r"[ \t]+"), " "),
-]
-"""Times, ids of sessions, and the widths of columns differ from run to run."""
+_ID = re.compile(r"\b\d[0-9a-z]{11}\b")
+"""Of a session: another one in every run."""
+_CHANGING = [(re.compile(r"\b\d+(\.\d+)? ?m?s\b"), "0 s"), (re.compile(r"[ \t]+"), " ")]
+"""Times and the widths of columns differ from run to run, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +86,16 @@ def overview_commands(page: str) -> Iterator[str]:
             yield command[1]
 
 
-def prints(said: str, printed: str) -> bool:
-    """Whether what was printed is what the page says: `…` stands for any text, alone on a line for any lines."""
+def printed_ids(said: str, printed: str) -> dict[str, str] | None:
+    """The printed ids of sessions by those of the page, or None where something else was printed than the page says.
+
+    `…` stands for any text, alone on a line for any lines.
+    """
     lines = (re.escape(_steady(line)).replace("…", ".*") for line in said.splitlines())
     pattern = "".join(r"(?:.*\n)*?" if line == ".*" else f"{line}\n" for line in lines)
     actual = "".join(f"{_steady(line)}\n" for line in printed.splitlines())
-    return re.fullmatch(pattern, actual) is not None
+    found = re.fullmatch(_ID.sub(lambda _: f"({_ID.pattern})", pattern), actual)
+    return None if found is None else dict(zip(_ID.findall(pattern), found.groups(), strict=True))
 
 
 def _steady(line: str) -> str:

@@ -13,7 +13,7 @@ import venv
 from pathlib import Path
 
 import yaml
-from docs_page import Block, prints
+from docs_page import Block, printed_ids
 
 from g4agent.headless.batch import read_tasks
 from g4agent.policy_file import read_policy
@@ -52,10 +52,12 @@ class PageRun:
         self._home = folder
         self._at = folder / "work"
         self._at.mkdir()
+        (folder / "g4agent").symlink_to(ROOT)  # a reader's checkout
         self._code = 0
         self._environment = environment(folder)
         self._python: subprocess.Popen[str] | None = None
         self._script = ""
+        self._ids: dict[str, str] = {}
 
     def close(self) -> None:
         """Ends the page's interpreter."""
@@ -115,8 +117,13 @@ class PageRun:
         commands = block.commands
         for number, (command, said) in enumerate(commands):
             following = commands[number + 1][0] if number + 1 < len(commands) else ""
+            for shown, own in self._ids.items():  # where the page has its session's id, a reader types the own one
+                command = command.replace(shown, own)
             printed = self._run_shell(command, None if following == "echo $?\n" else 0)
-            assert not said or prints(said, printed), f"$ {command}prints\n{printed}\nand not\n{said}"
+            if said:
+                ids = printed_ids(said, printed)
+                assert ids is not None, f"$ {command}prints\n{printed}\nand not\n{said}"
+                self._ids |= ids
 
     def _run_shell(self, script: str, code: int | None) -> str:
         """What a script prints. `cd` and the exit code last for the next one, as in a shell."""
@@ -138,7 +145,8 @@ class PageRun:
         return done.stdout
 
     def _compare(self, block: Block, printed: str) -> None:
-        assert block.output is None or prints(block.output, printed), f"prints\n{printed}\nand not\n{block.output}"
+        if block.output is not None:
+            assert printed_ids(block.output, printed) is not None, f"prints\n{printed}\nand not\n{block.output}"
 
 
 def read_data(block: Block, home: Path) -> None:
@@ -176,4 +184,5 @@ def environment(home: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in own}
     pip = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0"}
     paths = {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "G4AGENT_HOME": str(home), "HOME": str(home)}
+    paths["XDG_CACHE_HOME"] = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))  # the compiled kernel
     return {**kept, **pip, **paths, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore"}
