@@ -103,3 +103,10 @@ def test_only_a_missed_target_fails_and_only_a_check(figure: float, check: bool,
     """A gate that cannot fail is none."""
     report = Report("title", "ms", {"row": {"column": figure}}, (Target("figure", figure, 1.0),))
     assert publish(report, Namespace(check=check, json=False)) == code
+
+
+def test_resume_kills_a_session_and_finds_it_again() -> None:
+    """The script itself fails where the two processes disagree about a logit."""
+    report = _report("resume.py", "--model", "nano", "--tokens", "600")
+    row = report["rows"]["600 tokens"]
+    assert row["computed"] == 1 and row["restored s"] > 0 and 0 < row["held MB"] < row["disk MB"]

@@ -60,7 +60,7 @@ class Keeper:
         for index in range(self._pages_noted, state.pages_at(length)):
             ref, contents = self._page_ref(index, tokens), state.page(index)
             if state.shares_pages:
-                contents = self._store.share(ref, contents)
+                contents = state.adopt(index, self._store.share(ref, contents, self._device))
                 self._held.append(contents)
             self._save(ref, _on_cpu(contents))
             self._pages_noted = index + 1
