@@ -5,7 +5,7 @@
                                     [--seeds 2] [--results FILE] [--json] [--check]
 
 The cache is quantised as it decodes: what a token reads depends on its position alone (docstring of
-`g4agent_torch/turboquant/cache.py`), so a prompt in chunks gives what token by token gives (`--quick` checks that, too).
+`g4agent_torch/turboquant/cache.py`), so a prompt in chunks gives what token by token gives.
 Every token behind the first 16 and before the last 128 to 255 is read as codes, and errors flow into later keys.
 
 `KL` and `top-1` compare next-token distributions with those of the same weights and a full-precision cache, `ppl ratio`
@@ -45,11 +45,20 @@ DEPTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
 PLACES = ("Arvika", "Bodmin", "Cuenca", "Dalian", "Etampes", "Fargo", "Gujrat", "Hobart", "Inari", "Jicin")
 LIMITS = {"4": 1.005, "3.5": 1.01, "2.5": 1.05}
 """Perplexity ratio."""
-QUICK = {"sequences": 1, "length": 2048, "needle_tokens": [], "caches": ["4 bits", "min-max 3 bits"]}
+QUICK = {
+    "model": ["smollm2-135m"],
+    "sequences": 2,
+    "length": 2048,
+    "needle_tokens": [],
+    "caches": ["4 bits", "min-max 4 bits"],
+}
 
 Store = Callable[[Any], Any]
 CACHES: dict[str, tuple[Store, Callable[[int], float]]] = {
-    **{f"{rate} bits": (lambda model, r=rate: TurboQuantKVStore(model, r), lambda d, r=rate: float(r)) for rate in RATES},
+    **{
+        f"{rate} bits": (lambda model, r=rate: TurboQuantKVStore(model, r), lambda d, r=rate: float(r))
+        for rate in RATES
+    },
     **{
         f"{rate} bits, centred": (lambda model, r=rate: DecodedStore(model, centred(r)), lambda d, r=rate: float(r))
         for rate in RATES
@@ -193,7 +202,9 @@ def _row(name: str, cache: str, size: int, options: Any, results: Results) -> di
         pairs = [
             (exact, hit)
             for key in keys
-            for exact, hit in zip(results.get(name, "full precision", *key), results.get(name, cache, *key), strict=True)
+            for exact, hit in zip(
+                results.get(name, "full precision", *key), results.get(name, cache, *key), strict=True
+            )
         ]
         row |= {"needles": sum(hit for exact, hit in pairs if exact), "of": sum(exact for exact, _ in pairs)}
     return row
@@ -228,7 +239,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=2, help="haystacks of each length")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, help="file of finished parts")
-    parser.add_argument("--quick", action="store_true", help="one short piece, two caches, no needles")
+    parser.add_argument("--quick", action="store_true", help="one model, 4K tokens, two caches, no needles")
     options = parser.parse_args()
     if options.quick:
         vars(options).update(QUICK)
