@@ -13,7 +13,11 @@ from g4agent.verdict import Outcome, Verdict
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Caps for one run, that is for one user turn and its tool loop; a resumed run starts anew. None means no cap."""
+    """Caps for one run, that is for one user turn and its tool loop. None means no cap.
+
+    A run that was interrupted goes on with what it had left, if its session is stored; one that had used up its budget
+    is given a new one when it is taken up.
+    """
 
     steps: int = 40
     """Model generations."""
@@ -47,6 +51,9 @@ class Spending:
     usage: Usage = field(default_factory=Usage)
     consecutive_errors: int = 0
     started: float = field(default_factory=time.monotonic)
+    """Earlier than the run by what was spent before it."""
+    carried: tuple[Usage, int] = (Usage(), 0)
+    """Usage and steps from before the run was taken up."""
 
     def add_step(self, usage: Usage, results: Sequence[ToolResult]) -> None:
         """Counts a step. Denials are not errors: the model is told, and the policy decides what ends a run."""
@@ -68,6 +75,11 @@ class Spending:
         if b.wall_seconds is not None and time.monotonic() - self.started >= b.wall_seconds:
             return Verdict(Outcome.BUDGET, f"time budget used up ({b.wall_seconds:g} s)")
         return None
+
+    def used_here(self) -> tuple[Usage, int]:
+        """Usage and steps of this run alone."""
+        usage, steps = self.carried
+        return self.usage - usage, self.steps - steps
 
     def step_tokens_left(self) -> int:
         """Cap for the next generation."""

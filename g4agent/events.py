@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
+from g4agent.context.ladder import Rung
+from g4agent.context.ledger import Ledger
 from g4agent.messages import ToolCall, ToolError, ToolResult
 from g4agent.verdict import Verdict
 
@@ -211,12 +213,41 @@ class NetworkAttempt:
 
 
 @dataclass(frozen=True, slots=True)
+class PagesLost:
+    """Saved keys and values could not be read or kept. Their tokens are computed again; nothing else is lost."""
+
+    type: ClassVar[str] = "pages_lost"
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class StepFinished:
     """The step is committed: transcript, calls, results, budget and workspace."""
 
     type: ClassVar[str] = "step_finished"
     step: int
     usage: Usage
+    context: Ledger | None = None
+    """What the context window is filled with; None for a model that gives no tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContextReduced:
+    """Room was made in the context window, by one rung of the ladder. Committed as a step of its own: a fork at the
+    step before has the transcript of before. The store keeps all results and generations, whatever is taken out."""
+
+    type: ClassVar[str] = "context_reduced"
+    step: int
+    rung: Rung
+    before: int
+    """Length of the transcript in tokens."""
+    after: int
+    usage: Usage
+    """What it took: tokens that have to be computed again, and the generation of a summary."""
+    trimmed: tuple[str, ...] = ()
+    """Ids of the calls whose results the transcript now shows in part only."""
+    summary: str = ""
+    """What now stands in the place of older turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +315,9 @@ Event: TypeAlias = (
     | ToolStarted
     | NetworkAttempt
     | ToolFinished
+    | PagesLost
     | StepFinished
+    | ContextReduced
     | RunFinished
     | WorkspaceChanged
     | ChangesSettled

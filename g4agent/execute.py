@@ -15,6 +15,7 @@ from g4agent.errors import BoxClosedError
 from g4agent.messages import JsonValue, ToolCall, ToolError, ToolResult
 from g4agent.ports.sandbox import Box, ExecResult, PythonCall
 from g4agent.secrets import Secrets
+from g4agent.store.records import CallRecord
 from g4agent.tools import CommandTarget, PythonTarget, Tool
 
 IDLE = ToolError("timeout", "ended because it printed nothing for too long")
@@ -155,3 +156,22 @@ def _shorten(text: str) -> str:
         return text
     head, tail = OUTPUT_CHARS * 2 // 5, OUTPUT_CHARS * 3 // 5
     return f"{text[:head]}\n[{len(text) - head - tail} characters left out]\n{text[-tail:]}"
+
+
+def call_record(
+    index: int, call: ToolCall, tool: Tool | None, execution: Execution | None = None, repairs: tuple[str, ...] = ()
+) -> CallRecord:
+    """A call as the store keeps it: an intent, or with its execution a call that is done."""
+    return CallRecord(
+        index=index,
+        call_id=call.id,
+        name=call.name,
+        arguments=call.arguments,
+        effect=tool.effect if tool else None,
+        where=tool.where if tool else None,
+        result=execution.result if execution else None,
+        output=execution.output if execution else "",
+        started=execution.started if execution else None,
+        seconds=execution.seconds if execution else 0.0,
+        repairs=repairs,
+    )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 import anyio.to_thread
 
+from g4agent.cost import cost_of
 from g4agent.events import CallSignals
 from g4agent.messages import ToolCall, call_identity
 from g4agent.policy import Approve, CallContext, Policy, Ruling
@@ -80,6 +81,7 @@ class Permissions:
         self._approve = approve
         self._questions = questions
         self._ran = Counter[str]()
+        self._spent = 0.0
         self._untrusted: dict[str, None] = {}
         self.unresolved: Sequence[CallRecord] = ()
         """Calls of an earlier process with unknown outcome. A `once` call among them runs again only if approved."""
@@ -91,12 +93,20 @@ class Permissions:
                 continue
             self._ran[call.name] += 1
             tool = self._tools.get(call.name)
-            if tool is not None and tool.untrusted:
+            if tool is None:
+                continue
+            self._spent += cost_of(tool, call.arguments)
+            if tool.untrusted:
                 self._untrusted[call.name] = None
         self.unresolved = still_open(self.unresolved, calls)
 
     async def decide(
-        self, call: ToolCall, tool: Tool, signals: CallSignals | None, taken: Collection[str]
+        self,
+        call: ToolCall,
+        tool: Tool,
+        signals: CallSignals | None,
+        taken: Collection[str],
+        admitted: Sequence[tuple[ToolCall, Tool]],
     ) -> Permission:
         """What becomes of a valid call.
 
@@ -105,9 +115,10 @@ class Permissions:
             tool: Its tool.
             signals: How sure the model was of it.
             taken: Stored questions that belong to other calls of the same step.
+            admitted: Calls of the same step that are going to run.
         """
         earlier = self._interrupted(call)
-        ruling = self._rule(call, tool, signals, earlier)
+        ruling = self._rule(self._context(call, tool, signals, admitted), earlier)
         earlier = earlier if tool.reconcile is not None else None
         if ruling.decision == "allow":
             return Granted(earlier=earlier)
@@ -142,9 +153,22 @@ class Permissions:
         again = call_identity(call.name, call.arguments)
         return next((c for c in self.unresolved if c.effect == "once" and c.identity == again), None)
 
-    def _rule(self, call: ToolCall, tool: Tool, signals: CallSignals | None, earlier: CallRecord | None) -> Ruling:
-        ruling = self._policy.decide(CallContext(call, tool, signals, tuple(self._untrusted), self._ran[tool.name]))
-        if ruling.decision != "deny" and earlier is not None and tool.reconcile is None:
+    def _context(
+        self, call: ToolCall, tool: Tool, signals: CallSignals | None, admitted: Sequence[tuple[ToolCall, Tool]]
+    ) -> CallContext:
+        return CallContext(
+            call,
+            tool,
+            signals,
+            untrusted=tuple(self._untrusted),
+            earlier=self._ran[tool.name] + sum(other.name == tool.name for other, _ in admitted),
+            cost=cost_of(tool, call.arguments),
+            spent=self._spent + sum(cost_of(its, other.arguments) for other, its in admitted),
+        )
+
+    def _rule(self, context: CallContext, earlier: CallRecord | None) -> Ruling:
+        ruling = self._policy.decide(context)
+        if ruling.decision != "deny" and earlier is not None and context.tool.reconcile is None:
             return Ruling("ask", "an earlier attempt at this very call was interrupted, its outcome is unknown")
         return ruling
 

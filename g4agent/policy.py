@@ -33,7 +33,11 @@ class CallContext:
     untrusted: tuple[str, ...] = ()
     """Tools marked `untrusted` whose results this session has read."""
     earlier: int = 0
-    """Calls of the same tool that have run in this session."""
+    """Calls of the same tool that have run in this session, or are about to in the same step."""
+    cost: float = 0.0
+    """What the call costs."""
+    spent: float = 0.0
+    """What such calls of this session have cost, of all tools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,10 @@ class Rule:
     """Whether the session has read a result of a tool marked `untrusted`."""
     calls_over: int | None = None
     """Matches once the tool has run this often in the session."""
+    cost_over: float | None = None
+    """Matches a call that costs more than this."""
+    total_cost_over: float | None = None
+    """Matches a call that costs something, and with which all of the session's calls cost more than this."""
     tool_probability_below: float | None = None
     """From here on see `CallSignals`."""
     arguments_probability_below: float | None = None
@@ -79,6 +87,8 @@ class Rule:
             and self.where in (None, tool.where)
             and self.tainted in (None, bool(context.untrusted))
             and (self.calls_over is None or context.earlier >= self.calls_over)
+            and (self.cost_over is None or context.cost > self.cost_over)
+            and (self.total_cost_over is None or 0 < context.cost > self.total_cost_over - context.spent)
             and all(_matches(pattern, context.call.arguments, path) for path, pattern in self.arguments.items())
             and self._matches_signals(context.signals)
         )
@@ -126,6 +136,8 @@ def _default_reason(rule: Rule) -> str:
     said = [
         ("the session has read untrusted results", bool(rule.tainted)),
         (f"it was called {rule.calls_over} times before", rule.calls_over is not None),
+        (f"it costs more than {rule.cost_over}", rule.cost_over is not None),
+        (f"the session's calls would cost more than {rule.total_cost_over}", rule.total_cost_over is not None),
         ("the model was not sure of the tool", rule.tool_probability_below is not None),
         ("the model was not sure of the arguments", rule.arguments_probability_below is not None),
         ("the model wanted to write something else", rule.mask_pressure_above is not None),

@@ -9,17 +9,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from typing import TYPE_CHECKING
 
+from g4agent.events import PagesLost
 from g4agent.ports.runtime import (
     ChatRuntime,
     Conversation,
+    DurableEngine,
+    DurableRuntime,
     GenerateRequest,
     GrammarRuntime,
+    MemoryUse,
     SampledToken,
     TokenEngine,
     TokenRuntime,
 )
 from g4agent.store.records import Generation
+
+if TYPE_CHECKING:
+    from g4agent.store import Store
 
 
 class RecordingEngine:
@@ -34,6 +42,8 @@ class RecordingEngine:
         self._stored: Generation | None = None
         self.last: Generation | None = None
         """The newest generation, as far as it has come."""
+        self.memory: MemoryUse | None = None
+        """What the session took when `kept` was last called."""
 
     def play(self, generation: Generation) -> None:
         """Has the next `generate` yield this generation's tokens."""
@@ -73,6 +83,17 @@ class RecordingEngine:
     async def truncate(self, length: int) -> None:
         await self._engine.truncate(length)
 
+    async def kept(self) -> Generation | None:
+        """The newest generation, its keys and values on disk where they can be: to be called before a commit."""
+        if isinstance(self._engine, DurableEngine):
+            self.memory = await self._engine.checkpoint()
+        return self.last
+
+    def take_events(self) -> Sequence[PagesLost]:
+        """What became of saved keys and values since the last call."""
+        reports = self._engine.take_reports() if isinstance(self._engine, DurableEngine) else ()
+        return [PagesLost(report) for report in reports]
+
     async def close(self) -> None:
         await self._engine.close()
 
@@ -81,12 +102,22 @@ def _limits(generation: Generation) -> tuple[int, int | None]:
     return generation.max_tokens, generation.thought_limit
 
 
-async def open_conversation(runtime: TokenRuntime | ChatRuntime) -> tuple[Conversation, RecordingEngine | None]:
-    """A conversation and, where it is one of token ids, the engine that keeps them."""
+async def open_conversation(
+    runtime: TokenRuntime | ChatRuntime, store: Store | None = None
+) -> tuple[Conversation, RecordingEngine | None]:
+    """A conversation and, where it is one of token ids, the engine that keeps them.
+
+    Args:
+        runtime: The model.
+        store: Beside which its keys and values may lie; None: they lie nowhere.
+    """
     if isinstance(runtime, ChatRuntime):
         return await runtime.open_conversation(), None
     from g4agent.gemma4.conversation import NativeConversation
 
     accepts = runtime.accepts_grammar if isinstance(runtime, GrammarRuntime) else None
-    engine = RecordingEngine(await runtime.open_engine())
+    if store is not None and store.pages is not None and isinstance(runtime, DurableRuntime):
+        engine = RecordingEngine(await runtime.open_durable_engine(store.pages))
+    else:
+        engine = RecordingEngine(await runtime.open_engine())
     return NativeConversation(runtime.info, runtime.tokenizer, engine, accepts), engine

@@ -2,7 +2,8 @@
 
 A tool names its secrets, `@tool(secrets=["API_KEY"])`, and reads them with `g4agent.secret("API_KEY")`; the agent has a
 source of values. A value reaches the environment of the calls of the tools that name it, and nothing else. Wherever it
-comes back, in a result, in printed text or in an error, `[secret API_KEY]` stands instead.
+comes back, in a result, in printed text or in an error, `[secret API_KEY]` stands instead; also for
+the password in a value that is an address, such as `postgresql://user:password@host/database`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeAlias
-from urllib.parse import quote, quote_plus
+from urllib.parse import parse_qs, quote, quote_plus, unquote, urlsplit
 
 from g4agent.errors import SecretMissingError, ToolDefinitionError
 from g4agent.messages import JsonValue
@@ -74,7 +75,8 @@ class Secrets:
         self._values = {name: _look_up(name, source) for name in dict.fromkeys(names)}
         forms: dict[str, str] = {}
         for name, value in self._values.items():
-            forms |= {form: name for form in _forms(value) if form not in forms}
+            for part in (value, *_passwords(value)):
+                forms |= {form: name for form in _forms(part) if form not in forms}
         self._names = forms
         longest_first = sorted(forms, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first))) if forms else None
@@ -127,6 +129,16 @@ def _look_up(name: str, source: SecretSource | None) -> str:
             f"the secret {name} cannot be used: it is no text of {MIN_CHARS} characters or more", hint=hint
         )
     return value
+
+
+def _passwords(value: str) -> set[str]:
+    """The password in a value that is an address, as it is written there and as it is meant."""
+    try:
+        address = urlsplit(value)
+        written = [address.password or "", *parse_qs(address.query).get("password", [])] if address.scheme else []
+    except ValueError:  # brackets that are no IPv6 address: no address at all
+        return set()
+    return {form for each in written for form in (each, unquote(each)) if len(form) >= MIN_CHARS}
 
 
 def _forms(value: str) -> set[str]:

@@ -17,20 +17,20 @@ from __future__ import annotations
 import inspect
 import json
 import math
-import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast, overload
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from g4agent.command import CommandTarget
+from g4agent.cost import Cost, check_cost
 from g4agent.errors import ConfigError, InvalidArguments, ToolDefinitionError, ToolResultError
 from g4agent.function_schema import NAME_PATTERN, function_schema
 from g4agent.messages import JsonValue
+from g4agent.python_target import PythonTarget, Where, python_target
 from g4agent.schema import Declaration, declare, signature_text
 from g4agent.secrets import check_names
 from g4agent.validation import ArgumentValidator, check_schema, check_usable
@@ -38,22 +38,7 @@ from g4agent.validation import ArgumentValidator, check_schema, check_usable
 Effect: TypeAlias = Literal["pure", "idempotent", "once"]
 """What repeating a call does: `pure` changes nothing, `idempotent` nothing more, `once` must not be repeated."""
 
-Where: TypeAlias = Literal["sandbox", "host"]
-
 MAX_NAME_LENGTH = 64
-
-
-@dataclass(frozen=True, slots=True)
-class PythonTarget:
-    """A Python function and where a worker process finds it."""
-
-    function: Callable[..., Any]
-    module: str
-    """Importable module, or `__main__` for a script."""
-    attribute: str
-    """Qualified name in the module."""
-    file: Path | None = None
-    """The script, where `module` is `__main__`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,6 +59,8 @@ class Tool:
     """Whether its results may hold what strangers wrote (web pages, mail); policies are told of it from then on."""
     secrets: Sequence[str] = ()
     """Names of the secrets that its calls are given (`g4agent.secret`)."""
+    cost: Cost | None = None
+    """What a call costs, for policies."""
     reconcile: Tool | None = None
     """Says of an interrupted call, by its key, what it came to: its result, or None where it may run (again)."""
     adapter: TypeAdapter[Any] | None = field(default=None, repr=False)
@@ -100,6 +87,7 @@ class Tool:
             )
         object.__setattr__(self, "secrets", check_names(self.name, self.secrets))
         check_usable(self.name, self.schema)
+        check_cost(self.name, self.cost, self.schema)
         object.__setattr__(self, "declaration", declare(self.schema))
         object.__setattr__(self, "validator", ArgumentValidator(self.schema, self.adapter, signature(self)))
 
@@ -201,6 +189,7 @@ def tool(
     where: Where = "sandbox",
     untrusted: bool = False,
     secrets: Sequence[str] = (),
+    cost: Cost | None = None,
     reconcile: Callable[[str], Any] | None = None,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(
@@ -214,6 +203,7 @@ def tool(
     where: Where = "sandbox",
     untrusted: bool = False,
     secrets: Sequence[str] = (),
+    cost: Cost | None = None,
     reconcile: Callable[[str], Any] | None = None,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Makes a tool of a typed, documented function, sync or async. Bare `@tool`, or with options.
@@ -228,6 +218,7 @@ def tool(
         where: "sandbox" runs it in the session's closed box; "host" runs it in this process, with all its rights.
         untrusted: Whether its results may hold what strangers wrote.
         secrets: Names of the secrets that its calls are given.
+        cost: What a call costs, in a unit of your own: a number, or the name of the argument that says it.
         reconcile: A documented function `(key: str)`, run where the tool runs, when a crash has left an earlier attempt
             at the very call with unknown outcome: gives its result, or None where the call may run (again). The tool
             gets the same key from `call_key()`. Without it, a person is asked about a `once` call.
@@ -244,6 +235,7 @@ def tool(
         where=where,
         untrusted=untrusted,
         secrets=secrets,
+        cost=cost,
         reconcile=reconcile,
     )
     return make if function is None else make(function)
@@ -259,9 +251,10 @@ def _python_tool(
     where: Where,
     untrusted: bool,
     secrets: Sequence[str],
+    cost: Cost | None,
     reconcile: Callable[[str], Any] | None,
 ) -> Tool:
-    target = _python_target(function, where)
+    target = python_target(function, where)
     described = function_schema(function, description)
     return Tool(
         name=name if name is not None else function.__name__,
@@ -273,6 +266,7 @@ def _python_tool(
         where=where,
         untrusted=untrusted,
         secrets=secrets,
+        cost=cost,
         reconcile=None if reconcile is None else _reconciler(reconcile, where, timeout, secrets),
         adapter=described.adapter,
     )
@@ -289,6 +283,7 @@ def _reconciler(function: Callable[[str], Any], where: Where, timeout: float | N
         where=where,
         untrusted=False,
         secrets=secrets,
+        cost=None,
         reconcile=None,
     )
     properties = made.schema.get("properties")
@@ -297,40 +292,6 @@ def _reconciler(function: Callable[[str], Any], where: Where, timeout: float | N
             f"{made.name} cannot reconcile: its one parameter must be `key`", hint="Write def find(key: str): ..."
         )
     return made
-
-
-def _python_target(function: Callable[..., Any], where: Where) -> PythonTarget:
-    if not (inspect.isfunction(function) or inspect.ismethod(function)):
-        raise ToolDefinitionError(f"{function!r} is not a function", hint="Write a `def` that calls it, with types.")
-    if function.__name__ == "<lambda>":
-        raise ToolDefinitionError("a lambda cannot be a tool", hint="Write a `def` with types and a docstring.")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise ToolDefinitionError(f"{function.__name__} is a generator", hint="Return a list instead of yielding.")
-    if where == "host":
-        return PythonTarget(function, function.__module__, function.__qualname__)
-    if inspect.ismethod(function) or "<locals>" in function.__qualname__:
-        raise ToolDefinitionError(
-            f"{function.__qualname__} cannot be found by the sandbox, which loads a tool by module and name",
-            hint='Move it to module level, or pass where="host" to run it in this process.',
-        )
-    module, file = _importable(function.__module__, function.__name__)
-    return PythonTarget(function, module, function.__qualname__, file)
-
-
-def _importable(module: str, name: str) -> tuple[str, Path | None]:
-    """The module that another process can load, and the script's file where that is `__main__`."""
-    if module != "__main__":
-        return module, None
-    main = sys.modules["__main__"]
-    if main.__spec__ is not None:  # started by `python -m package.module`
-        return main.__spec__.name, None
-    file = Path(getattr(main, "__file__", None) or "")
-    if not file.is_file():
-        raise ToolDefinitionError(
-            f"{name} is defined where no file holds it (a prompt, a notebook, standard input)",
-            hint='Put the tool in a file and import it, or pass where="host" to run it in this process.',
-        )
-    return module, file.resolve()
 
 
 def command_tool(
@@ -343,6 +304,7 @@ def command_tool(
     timeout: float | None = None,
     untrusted: bool = False,
     secrets: Sequence[str] = (),
+    cost: Cost | None = None,
 ) -> Tool:
     """Makes a tool of a fixed command that runs in the box, without a shell.
 
@@ -355,6 +317,7 @@ def command_tool(
         timeout: Seconds per call.
         untrusted: Whether its output may hold what strangers wrote.
         secrets: Names of the secrets that its calls are given, as environment variables.
+        cost: As for `tool`.
 
     Raises:
         ToolDefinitionError: Command and parameters do not fit together; the message says why and what to do.
@@ -378,6 +341,7 @@ def command_tool(
         timeout=timeout,
         untrusted=untrusted,
         secrets=secrets,
+        cost=cost,
         adapter=adapter,
     )
 

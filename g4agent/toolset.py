@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 from g4agent.errors import ToolDefinitionError
+from g4agent.python_target import PythonTarget
 from g4agent.tools import Tool
 
 
@@ -28,3 +31,20 @@ class ToolSet(Mapping[str, Tool]):
 
     def __len__(self) -> int:
         return len(self._tools)
+
+    @property
+    def source_roots(self) -> tuple[Path, ...]:
+        """Folders from which the modules of the tools that run in a sandbox can be imported."""
+        roots: dict[Path, None] = {}
+        reconcilers = [tool.reconcile for tool in self.values() if tool.reconcile is not None]
+        for tool in [*self.values(), *reconcilers]:
+            target = tool.target
+            if tool.where != "sandbox" or not isinstance(target, PythonTarget):
+                continue
+            if target.file is not None:
+                roots[target.file.parent] = None
+                continue
+            file = Path(sys.modules[target.module].__file__ or "").resolve()
+            package_depth = target.module.count(".") + (1 if file.name == "__init__.py" else 0)
+            roots[file.parents[package_depth]] = None
+        return tuple(roots)

@@ -90,8 +90,8 @@ def locate_file(path: str, *, max_bytes: int | None = None, change: bool = False
     return file
 
 
-def private_folder(name: str) -> Path:
-    """A pack's own folder in the workspace, `.g4agent/NAME`, made at its first use."""
+def private_folder(name: str = "") -> Path:
+    """A pack's own folder in the workspace, `.g4agent/NAME`, made at its first use; without a name, the one above."""
     own = Path.cwd() / PRIVATE
     folder = own / name
     folder.mkdir(parents=True, exist_ok=True)

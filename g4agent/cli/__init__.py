@@ -1,4 +1,4 @@
-"""The command line: `g4agent run`, `chat`, `sessions`, `models` and `doctor`, one module each.
+"""The command line: `g4agent init`, `run`, `chat`, `sessions`, `models` and `doctor`, one module each.
 
 Only what a command needs is imported, when it runs: `g4agent --help` answers at once.
 """

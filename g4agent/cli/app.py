@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from g4agent import __version__
-from g4agent.cli import chat, doctor, headless, models, people, run, sessions, tools
+from g4agent.cli import chat, doctor, headless, init, models, people, run, sessions, tools
 
 app = typer.Typer(
     name="g4agent",
@@ -35,6 +35,7 @@ def root(
     """Agents for Gemma 4 on your own machine."""
 
 
+app.command("init")(init.init)
 app.command("run")(run.run)
 app.command("batch")(headless.batch)
 app.command("chat")(chat.chat)

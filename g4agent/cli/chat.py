@@ -25,8 +25,11 @@ def chat(
     device: o.Device = None,
     dtype: o.Dtype = None,
     kv_bits: o.KvBits = None,
+    kv_memory: o.KvMemory = None,
+    kv_disk: o.KvDisk = None,
     context_length: o.ContextLength = None,
     offline: o.Offline = False,
+    log: o.LogFile = None,
     as_json: o.AsJson = False,
     verbose: o.Verbose = False,
 ) -> None:
@@ -64,8 +67,11 @@ def chat(
             device=device,
             dtype=dtype,
             kv_bits=kv_bits,
+            kv_memory=kv_memory,
+            kv_disk=kv_disk,
             context_length=context_length,
             offline=offline,
+            log=log,
         )
         configured = chosen.configure() if session is None else stored_agent(session, chosen)
         raise typer.Exit(Driver(configured, as_json=as_json, verbose=verbose).run(loop))

@@ -87,8 +87,11 @@ def batch(
     device: o.Device = None,
     dtype: o.Dtype = None,
     kv_bits: o.KvBits = None,
+    kv_memory: o.KvMemory = None,
+    kv_disk: o.KvDisk = None,
     context_length: o.ContextLength = None,
     offline: o.Offline = False,
+    log: o.LogFile = None,
     verbose: o.Verbose = False,
 ) -> None:
     """Run many tasks headless, and write results.jsonl, junit.xml and summary.md.
@@ -119,8 +122,11 @@ def batch(
                 device=device,
                 dtype=dtype,
                 kv_bits=kv_bits,
+                kv_memory=kv_memory,
+                kv_disk=kv_disk,
                 context_length=context_length,
                 offline=offline,
+                log=log,
             ).configure()
         )
 

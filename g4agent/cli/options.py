@@ -53,10 +53,22 @@ Degraded = Annotated[
 SandboxName = Annotated[str | None, typer.Option("--sandbox", help="Where tools run: bubblewrap, docker.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[str | None, typer.Option(help="auto, float32, bfloat16.")]
-ContextLength = Annotated[int | None, typer.Option(min=256, help="Tokens that a session may have.")]
+ContextLength = Annotated[
+    int | None, typer.Option("--context", "--context-length", min=256, help="Tokens that a session may have.")
+]
 KvBits = Annotated[str | None, typer.Option("--kv-bits", help="16, 4, 3.5 or 2.5: bits per number of the KV cache.")]
+KvMemory = Annotated[
+    float | None, typer.Option("--kv-memory", metavar="GB", min=0.001, help="Memory that keys and values may take.")
+]
+KvDisk = Annotated[
+    float | None, typer.Option("--kv-disk", metavar="GB", min=0, help="Disk that their pages may take; 0 keeps none.")
+]
 Offline = Annotated[bool, typer.Option("--offline", help="Never ask the model hub.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show everything, and tracebacks of errors.")]
+LogFile = Annotated[
+    Path | None,
+    typer.Option("--log", metavar="FILE", help="Append JSON lines of what was done, without what was said."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object per event on standard output.")]
 
 
@@ -82,17 +94,25 @@ class AgentOptions:
     dtype: str | None = None
     context_length: int | None = None
     kv_bits: str | None = None
+    kv_memory: float | None = None
+    """GB."""
+    kv_disk: float | None = None
+    """GB."""
     offline: bool = False
+    log: Path | None = None
 
     def configure(self) -> Agent:
-        """The agent at `--agent`, or one without tools, with the options applied.
+        """The agent at `--agent`, or one without tools, with the options applied, and the log begun.
 
         Its name becomes the reference under which `sessions resume` finds it again. Raises ConfigError.
         """
         from g4agent.agent import Agent
         from g4agent.policy_file import read_policy
         from g4agent.registry import load_agent
+        from g4agent.run_log import log_to_file
 
+        if self.log is not None:
+            log_to_file(self.log)
         agent = Agent() if self.agent is None else load_agent(self.agent)
         changes: dict[str, Any] = {
             "sampling": changed(agent.sampling, seed=self.seed, temperature=self.temperature),
@@ -125,6 +145,9 @@ class AgentOptions:
     def _model_options(self) -> dict[str, Any]:
         names = ("device", "dtype", "context_length", "kv_bits")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        for name in ("kv_memory", "kv_disk"):
+            if (gigabytes := getattr(self, name)) is not None:
+                given[name] = int(gigabytes * 1e9)
         return given | ({"offline": True} if self.offline else {})
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from rich.console import Console
 from rich.text import Text
 
 from g4agent.cli.console import arguments, compact, one_line, plain
+from g4agent.context.ladder import Rung
 from g4agent.events import (
     ApprovalAsked,
     CallMalformed,
@@ -17,8 +19,10 @@ from g4agent.events import (
     CallSignals,
     ChangesSettled,
     CheckFinished,
+    ContextReduced,
     Event,
     NetworkAttempt,
+    PagesLost,
     RunContinued,
     RunFinished,
     RunJudged,
@@ -43,6 +47,12 @@ SETTLED = {
     "branch": "committed to the branch {where}",
     "patch": "not applied; the patch is {where}",
     "discard": "discarded",
+}
+
+REDUCED: dict[Rung, str] = {
+    "trim_results": "{count} older results are shown in part",
+    "drop_thoughts": "older thoughts are dropped",
+    "summarise": "older turns are summed up",
 }
 
 
@@ -94,12 +104,16 @@ class Story:
                 self.line(f"  {event.call.name} runs on the host", "dim")
             case NetworkAttempt():
                 self._network(event)
+            case PagesLost(problem):
+                self.line(f"  memory: {one_line(problem)}", "yellow")
             case ToolFinished(result, output=output, degraded=degraded):
                 self.result(result, output)
                 self._note_degraded(frozenset(degraded))
             case ApprovalAsked(question, call, reason):
                 self.line(f"? {one_line(call.name)} waits for a person: {reason}", "bold yellow")
                 self.line(f"  answer with: g4agent approve {question} [--deny]", "dim")
+            case ContextReduced():
+                self.reduced(event.rung, event.trimmed, event.summary, f"{event.before:,} → {event.after:,} tokens")
             case RunPaused():
                 self.line("paused", "yellow")
             case RunContinued():
@@ -148,6 +162,13 @@ class Story:
             for extra in (output, (result.error and result.error.detail) or ""):
                 for line in extra.splitlines():
                     self.line(f"  │ {line}", "dim")
+
+    def reduced(self, rung: Rung, trimmed: Sequence[str], summary: str, figures: str) -> None:
+        """What was taken out of the context, and with `verbose` the summary in full."""
+        what = REDUCED[rung].format(count=len(trimmed))
+        self.line(f"context: {what} · {figures}", "yellow")
+        if summary:
+            self.line(f"  {one_line(summary, self._limit(RESULT_CHARS))}", "dim")
 
     def line(self, text: str, style: str = "") -> None:
         """One line of its own."""

@@ -57,8 +57,11 @@ def run(
     device: o.Device = None,
     dtype: o.Dtype = None,
     kv_bits: o.KvBits = None,
+    kv_memory: o.KvMemory = None,
+    kv_disk: o.KvDisk = None,
     context_length: o.ContextLength = None,
     offline: o.Offline = False,
+    log: o.LogFile = None,
     as_json: o.AsJson = False,
     verbose: o.Verbose = False,
 ) -> None:
@@ -98,8 +101,11 @@ def run(
             device=device,
             dtype=dtype,
             kv_bits=kv_bits,
+            kv_memory=kv_memory,
+            kv_disk=kv_disk,
             context_length=context_length,
             offline=offline,
+            log=log,
         ).configure()
         unseen = bool(headless or expect or junit is not None or summary is not None)
         if workspace is None and changes is not None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from g4agent.messages import JsonValue, ToolResult
 
 if TYPE_CHECKING:
+    from g4agent.context.shelf import ResultShelf
     from g4agent.events import ModelEvent, Usage
     from g4agent.tools import Tool
 
@@ -34,6 +36,8 @@ class ModelInfo:
     parameters: int
     dtype: str
     device: str
+    token_bytes: float | None = None
+    """What a further token takes in the KV cache; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +148,31 @@ class TokenEngine(Protocol):
     async def close(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """What a session's keys and values take, counted from what is stored."""
+
+    tokens: int
+    """Of which keys and values are held."""
+    bytes: int
+    plain_bytes: int
+    """What they would take without compression, in the model's own precision."""
+
+
+@runtime_checkable
+class DurableEngine(TokenEngine, Protocol):
+    """An engine whose keys and values survive the process: what `append` brings is looked up before it is computed."""
+
+    async def checkpoint(self) -> MemoryUse | None:
+        """Has everything computed so far on disk when it returns, so that whoever appends the same tokens, after a
+        crash of this process too, goes on from here. None where nothing is computed yet, or nothing can be kept."""
+        ...
+
+    def take_reports(self) -> Sequence[str]:
+        """What could not be read or kept since the last call, a sentence each; its tokens are computed again."""
+        ...
+
+
 @runtime_checkable
 class TokenRuntime(Protocol):
     """One set of weights that serves any number of engines."""
@@ -157,6 +186,15 @@ class TokenRuntime(Protocol):
     async def open_engine(self) -> TokenEngine: ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class DurableRuntime(TokenRuntime, Protocol):
+    """A token runtime that keeps the keys and values of its engines in files."""
+
+    async def open_durable_engine(self, folder: Path) -> TokenEngine:
+        """A new, empty session whose keys and values lie below `folder`: a `DurableEngine`, where that can be."""
+        ...
 
 
 @runtime_checkable
@@ -191,6 +229,13 @@ class ConversationSetup:
     calls: CallRules = CallRules()
     answer_schema: Mapping[str, JsonValue] | None = None
     """JSON Schema of the answer that ends a turn; None: any text."""
+    shelf: ResultShelf | None = None
+    """Where results are kept of which the transcript only shows a part; None: they are shown whole, or refused."""
+
+    @property
+    def has_system_turn(self) -> bool:
+        """Whether there is anything to say in a system turn."""
+        return bool(self.system.strip() or self.tools or self.thinking)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +253,11 @@ class TranscriptDelta:
 
     start: int
     tokens: tuple[int, ...]
+
+    @property
+    def end(self) -> int:
+        """Length of the transcript after it."""
+        return self.start + len(self.tokens)
 
 
 @runtime_checkable
@@ -227,8 +277,8 @@ class Conversation(Protocol):
     async def add_user(self, text: str) -> None: ...
 
     async def add_results(self, results: Sequence[ToolResult]) -> Sequence[ToolResult]:
-        """Answers every call of the last generation, in order. Returns the results as the model sees them: errors in
-        the place of results that do not fit in the context window."""
+        """Answers every call of the last generation, in order. Returns the results as the model sees them: shortened,
+        or errors in the place of results that do not fit in the context window."""
         ...
 
     def generate(self, step: int, limits: GenerationLimits) -> AsyncGenerator[ModelEvent, None]:

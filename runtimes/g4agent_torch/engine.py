@@ -6,6 +6,7 @@ has the cache catch up with it, chunk by chunk.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TypeVar
 
@@ -16,10 +17,14 @@ from torch import Tensor
 
 from g4agent.errors import ContextOverflowError, ConversationError
 from g4agent.gemma4.tokens import CHANNEL_CLOSE
-from g4agent.ports.runtime import GenerateRequest, SampledToken, Sampling
+from g4agent.ports.runtime import GenerateRequest, MemoryUse, SampledToken, Sampling
 from g4agent_torch.decoder import Decoder
 from g4agent_torch.kv import KVStore
+from g4agent_torch.kv_memory import Residents
 from g4agent_torch.masking import GrammarCompiler, Guide
+from g4agent_torch.pages.address import segments_in
+from g4agent_torch.pages.keeper import Keeper
+from g4agent_torch.pages.state import CacheState
 from g4agent_torch.sampling import choose
 from g4agent_torch.thoughts import ThoughtMeter
 
@@ -46,10 +51,12 @@ class Turns:
 
 
 class TorchEngine:
-    """`TokenEngine` over a decoder and a KV cache.
+    """`DurableEngine` over a decoder and a KV cache.
 
     The cache holds a prefix of `tokens`; a token that was just sampled is computed when the one after it is asked for.
     `_logits` are those after the cache's last token, or None where they were not wanted or a cut has outdated them.
+    Whenever the cache was lost, in part or before there was one, its pages are looked for before anything is computed.
+    Forward passes end at marks, so that sessions with the same system turn cut it into the same passes.
     """
 
     def __init__(
@@ -58,17 +65,26 @@ class TorchEngine:
         store: KVStore,
         grammars: GrammarCompiler,
         turns: Turns,
+        residents: Residents,
         *,
         context_length: int,
         prefill_chunk: int,
+        keeper: Keeper | None = None,
     ) -> None:
         self._decoder, self._store, self._grammars, self._turns = decoder, store, grammars, turns
+        self._residents = residents
         self._context_length, self._prefill_chunk = context_length, prefill_chunk
         self._tokens: list[int] = []
         self._kv = store.new()
         self._logits: Tensor | None = None
         self._computed = 0
         self._marks_due: list[int] = []
+        self._keeper = keeper
+        self._unsearched = keeper is not None
+        """Whether there may be pages of tokens that the cache does not hold."""
+        self.reports: list[str] = []
+        self._busy = threading.Lock()
+        """Held by whoever works on the cache: this engine, or another that needs its memory."""
 
     @property
     def tokens(self) -> Sequence[int]:
@@ -112,21 +128,64 @@ class TorchEngine:
 
     async def mark(self) -> None:
         length = len(self._tokens)
-        if length <= self._kv.length:
-            self._kv.mark(length)
-        else:
+        if length > self._kv.length:
             self._marks_due.append(length)
+        else:
+            self._mark_here()
 
     async def truncate(self, length: int) -> None:
         if not 0 <= length <= len(self._tokens):
             raise ConversationError(f"Cannot cut {len(self._tokens)} tokens to {length}.")
         if length < self._kv.length:
-            self._kv.truncate(length)
+            self._unsearched = self._kv.truncate(length) < length and self._keeper is not None
             self._logits = None
         del self._tokens[length:]
         self._marks_due = [mark for mark in self._marks_due if mark <= length]
+        if self._keeper is not None:
+            self._keeper.cut(length, self._kv.length)
+
+    async def checkpoint(self) -> MemoryUse | None:
+        if (keeper := self._keeper) is None or self._kv.length == 0:
+            return None
+        length = self._kv.length
+
+        def save() -> tuple[int, int]:
+            with self._busy:
+                return keeper.checkpoint(self._kv, self._tokens)
+
+        held, plain = await self._turns.run(save)
+        await anyio.to_thread.run_sync(keeper.flush)
+        return MemoryUse(length, held, plain)
+
+    @property
+    def held_bytes(self) -> int:
+        """What the cache takes."""
+        return CacheState(self._kv).bytes_at(self._kv.length)[0] if self._kv.length else 0
+
+    def put_on_disk(self) -> int:
+        """Saves the cache and lets go of it, to take it back when it is needed; returns the bytes that this freed.
+
+        0 where it cannot be saved, or is being worked on."""
+        if self._keeper is None or not self._kv.length or not self._busy.acquire(blocking=False):
+            return 0
+        try:
+            freed = self.held_bytes
+            self._keeper.checkpoint(self._kv, self._tokens)
+            if not self._keeper.flush():
+                return 0
+            self._drop_cache()
+            return freed
+        finally:
+            self._busy.release()
+
+    def take_reports(self) -> Sequence[str]:
+        reports, self.reports = self.reports, []
+        return [*reports, *(self._keeper.take_reports() if self._keeper is not None else ())]
 
     async def close(self) -> None:
+        if self._keeper is not None:
+            self._keeper.close()
+            self._keeper, self._unsearched = None, False
         self._kv, self._logits = self._store.new(), None
         self._tokens.clear()
         self._marks_due.clear()
@@ -139,24 +198,55 @@ class TorchEngine:
 
     def _advance(self, sampling: Sampling, guide: Guide | None) -> SampledToken | None:
         """One chunk of work in a thread: returns the next token, or None while the cache is still behind."""
-        with torch.inference_mode():
+        with self._busy, torch.inference_mode():
+            self._residents.use(self)
             end = len(self._tokens)
+            if self._unsearched:
+                self._search()
             if self._kv.length == end and self._logits is None:  # cut back to where the logits were not kept
                 self._kv.truncate(end - 1)
             if (start := self._kv.length) < end:
-                stop = min(end, start + self._prefill_chunk)
+                stop = min(end, start + self._prefill_chunk, *self._marks_due)
                 self._forward(self._tokens[start:stop], want_logits=stop == end)
             if self._logits is None:
                 return None
             allowed = guide.allowed() if guide is not None else None
             return choose(self._logits, sampling, end, allowed)
 
+    def _search(self) -> None:
+        """Takes the cache from its pages as far as they reach beyond what it holds."""
+        assert self._keeper is not None
+        self._unsearched = False
+        found = self._keeper.restore(self._tokens, self._kv.length)
+        if found is not None:
+            self._kv, self._logits = found, None
+        passed = [mark for mark in self._marks_due if mark <= self._kv.length]
+        del self._marks_due[: len(passed)]
+        if passed and passed[-1] == self._kv.length:
+            self._mark_here()
+
     def _forward(self, ids: Sequence[int], *, want_logits: bool) -> None:
         try:
             self._logits = self._decoder.forward(ids, self._kv, want_logits=want_logits)
         except BaseException:  # out of memory: some layers hold the chunk and some do not
-            self._kv, self._logits = self._store.new(), None
+            self._drop_cache()
             raise
         self._computed += len(ids)
+        if segments_in(self._kv.length) > segments_in(self._kv.length - len(ids)):
+            self._residents.make_room(self)
+        if self._keeper is not None:
+            self._keeper.note(self._kv, self._tokens)
         while self._marks_due and self._marks_due[0] <= self._kv.length:
-            self._kv.mark(self._marks_due.pop(0))
+            del self._marks_due[0]
+            self._mark_here()
+
+    def _drop_cache(self) -> None:
+        self._kv, self._logits = self._store.new(), None
+        if self._keeper is not None:
+            self._keeper.lose()
+            self._unsearched = True
+
+    def _mark_here(self) -> None:
+        self._kv.mark(self._kv.length)
+        if self._keeper is not None:
+            self._keeper.mark(self._kv, self._tokens)

@@ -50,7 +50,12 @@ class KVStore(Protocol):
         """Name in transformers' `AttentionInterface` of the function that reads these caches."""
         ...
 
-    def new(self) -> KVCache: ...
+    @property
+    def described(self) -> Any:
+        """All that decides how keys and values are stored, as JSON has it: part of the address of every page."""
+        ...
+
+    def new(self) -> DenseKVCache: ...
 
 
 class DenseKVStore:
@@ -61,6 +66,7 @@ class DenseKVStore:
     """
 
     attention = PACKED_SDPA
+    described = "full precision"
 
     def __init__(self, config: PreTrainedConfig) -> None:
         self._types, self._arguments = get_layer_types_and_kwargs(config)

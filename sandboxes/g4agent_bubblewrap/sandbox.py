@@ -150,7 +150,7 @@ def _configuration(spec: BoxSpec, missing: frozenset[LimitName], user: int | Non
         "workspace": WORKSPACE,
         "sys_path": list(python_paths().sys_path),
         "python_paths": [str(path.resolve()) for path in spec.python_paths],
-        "limits": limits._asdict(),
+        "limits": limits.as_dict(),
         "ports": dict(spec.ports),
     }
 

@@ -176,7 +176,7 @@ def _configuration(spec: BoxSpec, user: int) -> dict[str, object]:
         "workspace": WORKSPACE,
         "sys_path": [PACKAGES],
         "python_paths": [str(path.resolve()) for path in spec.python_paths],
-        "limits": limits._asdict(),
+        "limits": limits.as_dict(),
         "ports": dict(spec.ports),
     }
 

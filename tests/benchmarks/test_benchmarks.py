@@ -41,6 +41,13 @@ def test_import_time_measures_all_frameworks() -> None:
     assert {"g4agent", "pydantic-ai", "smolagents"} <= report["rows"].keys()
 
 
+def test_gpu_attention_without_a_gpu_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing measured must not look like a target met."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    done = _run("decode_attention_gpu.py", "--check")
+    assert done.returncode == 2 and "no CUDA GPU" in done.stderr and not done.stdout
+
+
 def test_coding_oracle_plays_problems_through_the_sandbox() -> None:
     """Red, stopped, green: the tools, the time limit and the judge agree about HumanEval's own solutions."""
     report = _report("coding_oracle.py", "--count", "2", "--check")

@@ -14,7 +14,7 @@ import pytest
 from command_line import COMMAND, Command
 from jsonschema import Draft202012Validator
 
-from g4agent.events import EVENT_SCHEMA_VERSION, Event, NetworkAttempt, to_json
+from g4agent.events import EVENT_SCHEMA_VERSION, Event, NetworkAttempt, PagesLost, to_json
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "docs/events.schema.json").read_text())
@@ -111,6 +111,7 @@ def test_lines_of_a_run_that_obeys_orders_are_what_the_schema_says(
     assert {"run_paused", "run_continued", "user_spoke"} <= set(kinds)
 
 
-def test_a_networks_line_is_what_the_schema_says() -> None:
-    """Needs a proxy and a server; all other events come about in the runs above."""
+def test_rare_lines_are_what_the_schema_says() -> None:
+    """They need a proxy and a server, or a damaged disk; all other events come about in the runs above."""
     validated(json.dumps(to_json(NetworkAttempt("example.org", 443, False, "not allowed"))))
+    validated(json.dumps(to_json(PagesLost("A page file of 128 tokens was damaged"))))

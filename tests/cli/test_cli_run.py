@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import typer
@@ -48,6 +49,17 @@ def test_json_prints_events_and_nothing_else(g4agent: Command) -> None:
     assert [events[0]["type"], events[-1]["type"]] == ["run_started", "run_finished"]
     assert events[-1]["answer"] == "It is 3."
     assert sum(e["type"] == "tool_finished" for e in events) == 3
+
+
+def test_the_log_goes_beside_the_story(g4agent: Command, tmp_path: Path) -> None:
+    """A service ships the file; what people see on the terminal stays as it was, and a second run is appended."""
+    log = tmp_path / "logs" / "runs.jsonl"
+    for _ in range(2):
+        done = g4agent("run", "What is 1 + 2?", "--agent", "scripted_agents:adder", "--log", str(log))
+        assert done.returncode == 0 and "It is 3." in done.stdout and done.stderr == ""
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["event"] for line in lines].count("run_finished") == 2
+    assert all(line["time"].endswith("+00:00") and "What is" not in json.dumps(line) for line in lines)
 
 
 def test_untrusted_text_cannot_control_the_terminal(g4agent: Command) -> None:

@@ -1,10 +1,11 @@
 """Runs the conformance cases over every backend of this machine and prints a Markdown table.
 
-    python -m tests.conformance [--backend NAME ...] [--json]
+    python -m tests.conformance [--backend NAME ...] [--case NAME ...] [--json]
 
 Backends: `bubblewrap` as this user, `bubblewrap-user` as an ordinary user without control groups (where this user is
 root), `docker` with an engine of its own, and `control`, a bare subprocess, in which the attacks must work: cases that
-would harm the host are not run there. Exits with 1 where a backend fails a case or the control withstands one.
+would harm the host are not run there. Any other name is that of an installed sandbox, which is only run where it is
+named. Exits with 1 where a backend fails a case or the control withstands one.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from sandbox_suite import CASES, LIMITS
 
 from g4agent.errors import LimitNotEnforceableError
 from g4agent.ports.sandbox import BoxSpec, Sandbox
+from g4agent.registry import load_sandbox, names
 from g4agent_bubblewrap import BubblewrapSandbox
 from g4agent_bubblewrap.process import launch_command
 from g4agent_docker import DockerSandbox
@@ -100,7 +102,8 @@ def run_backend(name: str) -> Outcomes:
         if name == "docker":
             engine = stack.enter_context(running_engine())
             return anyio.run(run_cases, DockerSandbox(base_url=engine.url), host, servers)
-        return anyio.run(run_cases, BubblewrapSandbox(), host, servers)
+        sandbox = BubblewrapSandbox() if name.startswith("bubblewrap") else load_sandbox(name)
+        return anyio.run(run_cases, sandbox, host, servers)
 
 
 def _as_ordinary_user() -> Outcomes:
@@ -108,7 +111,7 @@ def _as_ordinary_user() -> Outcomes:
     folders = sorted({sys.prefix, sys.base_prefix, *shown, str(TESTS)})
     command = [*launch_command(NOBODY, folders), sys.executable, str(Path(__file__).resolve())]
     environment = {"PYTHONPATH": os.pathsep.join(shown), "PATH": os.environ["PATH"], "HOME": "/nonexistent"}
-    options = ["--backend", "bubblewrap-user", "--json"]
+    options = ["--backend", "bubblewrap-user", "--json", *(f"--case={name}" for name in (*CASES, *NETWORK_CASES))]
     done = subprocess.run(
         [*command, *options], env=environment, cwd="/", stdout=subprocess.PIPE, text=True, check=False
     )
@@ -129,11 +132,16 @@ def table(columns: dict[str, Outcomes]) -> Iterator[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = ["bubblewrap", "bubblewrap-user", "docker", "control"]
-    parser.add_argument("--backend", action="append", choices=names, help="run this one only; may be repeated")
+    every = ["bubblewrap", "bubblewrap-user", "docker", "control"]
+    known = list(dict.fromkeys([*every, *names("sandboxes")]))
+    parser.add_argument("--backend", action="append", choices=known, help="run this one only; may be repeated")
+    cases = [*CASES, *NETWORK_CASES]
+    parser.add_argument("--case", action="append", choices=cases, help="run this one only; may be repeated")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
-    columns = {name: run_backend(name) for name in options.backend or names}
+    for left_out in set(cases) - set(options.case or cases):
+        CASES.pop(left_out, None) or NETWORK_CASES.pop(left_out)
+    columns = {name: run_backend(name) for name in options.backend or every}
     print(json.dumps(columns) if options.json else "\n".join(table(columns)))
     return 1 if any(each.startswith("FAILS") for column in columns.values() for each in column.values()) else 0
 

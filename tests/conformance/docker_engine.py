@@ -13,6 +13,15 @@ from pathlib import Path
 from debian import install
 
 START_PATIENCE = 30.0
+CLEAR_AWAY = """
+cat
+if engine=$(cat "$1/pidfile" 2>/dev/null); then
+    kill "$engine"
+    timeout 20 tail --pid="$engine" -f /dev/null || kill -9 "$engine"
+fi
+rm -rf "$1"
+"""
+"""Waits for the end of its input, which is the end of these tests however they end, and clears away their engine."""
 
 
 class Engine:
@@ -54,14 +63,17 @@ class Engine:
         self._process.wait()
         (self._folder / "pidfile").unlink(missing_ok=True)
 
-    def stop(self) -> None:
-        """Ends the engine, its containers and its own containerd."""
-        assert self._process is not None
-        self._process.terminate()
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.kill()
+
+@contextlib.contextmanager
+def engine_folder() -> Iterator[Path]:
+    """A folder for an engine. Both go when this, or the process, ends, also by SIGKILL."""
+    folder = Path(tempfile.mkdtemp(prefix="g4agent-engine-"))
+    command = ["sh", "-c", CLEAR_AWAY, "sh", str(folder)]
+    watcher = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        yield folder
+    finally:
+        watcher.communicate()
 
 
 @contextlib.contextmanager
@@ -73,14 +85,9 @@ def running_engine() -> Iterator[Engine]:
 
     if shutil.which("dockerd") is None:
         install("docker.io")
-    folder = Path(tempfile.mkdtemp(prefix="g4agent-engine-"))
-    engine = Engine(folder)
-    try:
+    with engine_folder() as folder:
+        engine = Engine(folder)
         engine.start()
         with contextlib.closing(docker.DockerClient(base_url=engine.url)) as client:
             build_from_host(client)
         yield engine
-    finally:
-        with contextlib.suppress(AssertionError):
-            engine.stop()
-        shutil.rmtree(folder, ignore_errors=True)

@@ -117,6 +117,29 @@ def test_every_form_is_masked(value: str) -> None:
     assert value not in repr(secrets)
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://ann:pa%2Fss%20word@db/shop",
+        "redis://:pa%2Fss%20word@db",
+        "postgresql://db/shop?password=pa/ss+word",
+    ],
+)
+def test_the_password_of_an_address(address: str) -> None:
+    """A server's message or a driver's error shows the password without the address around it."""
+    secrets = Secrets(["DATABASE"], {"DATABASE": address})
+    assert (
+        secrets.mask("bad password pa/ss word, pa%2Fss%20word") == "bad password [secret DATABASE], [secret DATABASE]"
+    )
+    assert secrets.mask("host db, database shop, user ann") == "host db, database shop, user ann"
+
+
+@pytest.mark.parametrize("value", ["https://[::1:secret@x", "a://b:cd@host/path", "no address: at@all"])
+def test_a_value_that_only_looks_like_an_address(value: str) -> None:
+    """A strange value is an error, or the short word in it is masked in every text."""
+    assert Secrets(["KEY"], {"KEY": value}).mask(f"cd {value}") == "cd [secret KEY]"
+
+
 def test_parts_of_a_key_file() -> None:
     """A key of several lines, printed line by line, passes."""
     secrets = Secrets(["KEY"], {"KEY": KEY_FILE})

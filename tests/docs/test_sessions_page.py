@@ -1,10 +1,8 @@
-"""The page on sessions: its example runs as printed, and its commands exist."""
+"""The page on sessions names every command of `g4agent sessions`, with options that exist."""
 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 from typer.testing import CliRunner
@@ -12,15 +10,6 @@ from typer.testing import CliRunner
 from g4agent.cli.app import app
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/sessions.md").read_text()
-
-
-def test_the_example_runs_as_printed(tmp_path: Path) -> None:
-    """What is copied from the page must work."""
-    (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    (tmp_path / "example.py").write_text(example)
-    command = [sys.executable, "example.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout) == (0, "Hello! 1\nTrue\n"), done.stderr
 
 
 def test_the_commands_take_the_options_of_the_page() -> None:

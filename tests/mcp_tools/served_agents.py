@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
 import anyio
 
-from g4agent import Agent, Policy, Rule, tool
+from g4agent import Agent, Policy, Rule, secret, tool
 from g4agent.testing import ScriptedModel, call, say
 
 print("an agent's module that prints")
@@ -26,4 +29,51 @@ helper = Agent(model=ScriptedModel([call("wait", seconds=0), say("First."), say(
 slow = Agent(model=ScriptedModel([call("wait", seconds=60), say("Never said.")]), tools=[wait])
 careful = Agent(
     model=ScriptedModel([call("wait", seconds=0), say("x")]), tools=[wait], policy=Policy((Rule("ask", "wait"),))
+)
+
+
+@tool(effect="idempotent", secrets=["NOTES_KEY"])
+def note(text: str) -> dict[str, str]:
+    """Keep a text in the workspace.
+
+    Args:
+        text: What to keep.
+    """
+    Path("note.txt").write_text(text)
+    return {"folder": str(Path.cwd()), "key": secret("NOTES_KEY")}
+
+
+@tool(effect="pure")
+def read_note(slowly: bool = False) -> str:
+    """Read what was kept.
+
+    Args:
+        slowly: Take a minute.
+    """
+    time.sleep(60 if slowly else 0)
+    return Path("note.txt").read_text()
+
+
+@tool
+def send(to: str) -> str:
+    """Send what was kept, which cannot be undone.
+
+    Args:
+        to: Whom to.
+    """
+    Path("sent.txt").write_text(to)
+    return f"sent to {to}"
+
+
+@tool(effect="pure")
+def forbidden() -> str:
+    """Do what the policy does not allow."""
+    return "done"
+
+
+notes = Agent(
+    model="no model is loaded for a tool's call",
+    tools=[note, read_note, send, forbidden],
+    policy=Policy((Rule("deny", tool="forbidden"), Rule("allow", tool="send", arguments={"to": "me"}))),
+    secrets={"NOTES_KEY": "swordfish-7"},
 )

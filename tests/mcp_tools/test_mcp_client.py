@@ -83,6 +83,103 @@ async def test_the_reference_server_works_in_its_box(tmp_path: Path) -> None:
     assert sum("resource" in part for part in _parts(done[4])) == 2
 
 
+@pytest.fixture(scope="module")
+def npm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two of the protocol's own servers, which are not ours."""
+    folder = tmp_path_factory.mktemp("npm")
+    packages = [f"@modelcontextprotocol/server-{name}@2026.8.31" for name in ("filesystem", "memory")]
+    subprocess.run(["npm", "install", "--silent", "--no-audit", "--prefix", str(folder), *packages], check=True)
+    folder.chmod(0o755)  # the box has a user of its own
+    return folder
+
+
+def node(npm: Path, server: str, *arguments: str) -> list[str]:
+    return ["node", str(npm / f"node_modules/@modelcontextprotocol/server-{server}/dist/index.js"), *arguments]
+
+
+@pytest.mark.slow
+async def test_the_filesystem_server_works_in_its_box(npm: Path, tmp_path: Path) -> None:
+    """Files of its workspace come and go; what lies outside is closed, by the server and by its box."""
+    (tmp_path / "host.txt").write_text("of the host")
+    with connect(StdioServer(node(npm, "filesystem", "/workspace"), folders=[npm])) as connection:
+        assert len(connection.tools) == 14 and not connection.left_out
+        done = await results(
+            connection,
+            call("create_directory", path="/workspace/notes"),
+            call("write_file", path="/workspace/notes/a.txt", content="milk\n"),
+            call("edit_file", path="/workspace/notes/a.txt", edits=[{"oldText": "milk", "newText": "tea"}]),
+            call("read_text_file", path="/workspace/notes/a.txt"),
+            call("list_directory", path="/workspace/notes"),
+            calls(
+                call("read_text_file", path="/etc/passwd"),
+                call("read_text_file", path="/workspace/../etc/passwd"),
+                call("write_file", path="/tmp/x", content="x"),
+                call("move_file", source="/workspace/notes/a.txt", destination="/tmp/a.txt"),
+                call("list_directory", path=str(tmp_path)),
+            ),
+            call("read_text_file", path=7),
+        )
+    assert [result.error for result in done[:5]] == [None] * 5
+    assert done[3].value == {"content": "tea\n"} and done[4].value == {"content": "[FILE] a.txt"}
+    for refused in done[5:10]:
+        assert refused.error is not None and "outside allowed directories" in refused.error.message
+    assert done[10].error is not None and done[10].error.kind == "invalid_arguments"
+    with connect(StdioServer(node(npm, "filesystem", "/"), folders=[npm])) as connection:
+        done = await results(
+            connection,
+            call("read_text_file", path=str(tmp_path / "host.txt")),
+            call("write_file", path=str(npm / "x"), content="x"),
+            call("write_file", path="/usr/x", content="x"),
+            call("read_text_file", path="/workspace/notes/a.txt"),
+        )
+    for closed in done:
+        assert closed.error is not None and ("ENOENT" in closed.error.message or "EROFS" in closed.error.message)
+
+
+@pytest.mark.slow
+async def test_the_memory_server_works_in_its_box(npm: Path) -> None:
+    """A graph is made, read, searched and cut down, call after call."""
+    people = [
+        {"name": "Ann", "entityType": "person", "observations": ["likes tea"]},
+        {"name": "Shop", "entityType": "place", "observations": []},
+    ]
+    relation = {"from": "Ann", "to": "Shop", "relationType": "works at"}
+    server = StdioServer(node(npm, "memory"), folders=[npm], env={"MEMORY_FILE_PATH": "/workspace/memory.jsonl"})
+    with connect(server) as connection:
+        assert len(connection.tools) == 9 and not connection.left_out
+        done = await results(
+            connection,
+            call("create_entities", entities=people),
+            call("create_relations", relations=[relation]),
+            call("read_graph"),
+            call("search_nodes", query="tea"),
+            call("open_nodes", names=["Nobody"]),
+            call("delete_entities", entityNames=["Ann"]),
+            call("read_graph"),
+            call("create_entities", entities=[{"name": "Bob"}]),
+        )
+    assert done[2].value == {"entities": people, "relations": [relation]}
+    assert done[3].value == {"entities": people[:1], "relations": [relation]}
+    assert done[4].value == {"entities": [], "relations": []}
+    assert done[6].value == {"entities": people[1:], "relations": []}
+    assert done[7].error is not None and done[7].error.kind == "invalid_arguments"
+
+
+@pytest.mark.parametrize("protocol", ["old", "new"])
+async def test_a_server_may_change_its_tools(protocol: str) -> None:
+    """New tools are there after the server has said so; an agent that was made before keeps those that it knows."""
+    command = [sys.executable, str(AWKWARD.with_name("growing_server.py")), protocol]
+    with connect(StdioServer(command, sandbox=None, prefix="s_")) as connection:
+        before = connection.tools
+        assert [tool.name for tool in before] == ["s_grow"]
+        assert (await results(connection, call("s_grow")))[0].value == "grown"
+        with anyio.fail_after(5):
+            while connection.tools == before:  # noqa: ASYNC110 - another thread hears it
+                await anyio.sleep(0.02)
+        assert [tool.name for tool in connection.tools] == ["s_shrink", "s_grown"]
+        assert (await results(connection, call("s_grown")))[0].value == "grown"
+
+
 def _parts(result: ToolResult) -> list[dict[str, Any]]:
     assert isinstance(result.value, list)
     return [part for part in result.value if isinstance(part, dict)]

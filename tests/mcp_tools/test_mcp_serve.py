@@ -11,12 +11,12 @@ from typing import Any
 
 import anyio
 import pytest
-from mcp import Client, StdioServerParameters, stdio_client
+from mcp import Client, StdioServerParameters, stdio_client, types
 
 from g4agent import Agent
 from g4agent.testing import ScriptedModel, call, say
 from g4agent_mcp import StdioServer, connect
-from g4agent_mcp.serve import tool_name
+from g4agent_mcp.agent_server import tool_name
 
 pytestmark = pytest.mark.anyio
 
@@ -30,9 +30,9 @@ def command(agent: str) -> list[str]:
     return [sys.executable, "-m", "g4agent", "mcp-serve", "--agent", f"served_agents:{agent}"]
 
 
-def client(agent: str, environment: dict[str, str]) -> AbstractAsyncContextManager[Client]:
+def client(agent: str, environment: dict[str, str], **settings: Any) -> AbstractAsyncContextManager[Client]:
     program, *arguments = command(agent)
-    return Client(stdio_client(StdioServerParameters(command=program, args=arguments, env=environment)))
+    return Client(stdio_client(StdioServerParameters(command=program, args=arguments, env=environment)), **settings)
 
 
 async def test_a_call_runs_the_agent_and_another_goes_on_with_its_session(environment: dict[str, str]) -> None:
@@ -43,7 +43,8 @@ async def test_a_call_runs_the_agent_and_another_goes_on_with_its_session(enviro
         seen.append(message)
 
     async with client("helper", environment) as served:
-        [tool] = (await served.list_tools()).tools
+        [tool, own] = (await served.list_tools()).tools
+        assert own.name == "wait" and own.input_schema["required"] == ["seconds"]
         assert tool.name == "helper" and tool.description == "Runs an agent with the tools wait."
         first = await served.call_tool("helper", {"prompt": "Do it."}, progress_callback=progress)
         assert first.structured_content is not None and not first.is_error
@@ -87,6 +88,85 @@ async def test_one_agent_may_be_anothers_tool(environment: dict[str, str]) -> No
         result = await Agent(model=model, tools=server.tools, store=False).run("x")
     value: Any = result.results[0].value
     assert value["answer"] == "First." and value["steps"] == 2
+
+
+async def test_the_agents_tools_are_called_in_its_sandbox(environment: dict[str, str]) -> None:
+    """No model is loaded, the workspace lasts from call to call, the schema decides, and a secret stays one."""
+    seen: list[str | None] = []
+
+    async def progress(done: float, total: float | None, message: str | None) -> None:
+        seen.append(message)
+
+    async with client("notes", environment) as served:
+        tools = {tool.name: tool for tool in (await served.list_tools()).tools}
+        assert list(tools) == ["notes", "note", "read_note", "send", "forbidden"]
+        hints = [tool.annotations for tool in list(tools.values())[1:]]
+        assert [(h.read_only_hint, h.idempotent_hint, h.destructive_hint) for h in hints if h is not None] == [
+            (False, True, False),
+            (True, True, False),
+            (False, False, True),
+            (True, True, False),
+        ]
+        kept = await served.call_tool("note", {"text": "milk"}, progress_callback=progress)
+        assert kept.structured_content == {"folder": "/workspace", "key": "[secret NOTES_KEY]"}
+        assert text(await served.call_tool("read_note", {})) == "milk"
+        for name, arguments, says in (
+            ("note", {"words": 1}, "text"),
+            ("forbidden", {}, "forbidden is not allowed"),
+            ("unknown", {}, "call notes with a prompt, or one of: note, read_note, send, forbidden"),
+        ):
+            answer = await served.call_tool(name, arguments, progress_callback=progress)
+            assert answer.is_error and says in text(answer)
+    assert seen == ["calls note", "note failed: invalid_arguments", "forbidden failed: denied"]
+    stored = await anyio.run_process(
+        [sys.executable, "-m", "g4agent", "sessions", "list"], env={**os.environ, **environment}
+    )
+    assert "notes" in stored.stdout.decode(), "what clients did can be looked up"
+
+
+def text(answer: Any) -> str:
+    (content,) = answer.content
+    return str(content.text)
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+async def test_the_clients_user_is_asked_where_the_client_can(environment: dict[str, str], mode: str) -> None:
+    """In the handshake's protocol and in the one without: an effect happens without a word, or a no is no answer."""
+    asked: list[str] = []
+    answers = iter([("accept", True), ("accept", False), ("decline", None)])
+
+    async def elicit(context: object, parameters: Any) -> types.ElicitResult:
+        asked.append(parameters.message)
+        action, allow = next(answers)
+        return types.ElicitResult(action=action, content=None if allow is None else {"allow": allow})
+
+    async with client("notes", environment, mode=mode, elicitation_callback=elicit) as served:
+        assert text(await served.call_tool("send", {"to": "me"})) == "sent to me", "a rule allows it"
+        assert text(await served.call_tool("send", {"to": "Ann"})) == "sent to Ann"
+        for name in ("Bob", "Cy"):
+            answer = await served.call_tool("send", {"to": name})
+            assert answer.is_error and "send was not approved" in text(answer) and "elicitation" not in text(answer)
+    reason = "its effect cannot be undone, and no rule allows it. Allow it?"
+    assert asked == [f'send {{"to": "{name}"}}\n{reason}' for name in ("Ann", "Bob", "Cy")]
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+async def test_where_nobody_can_be_asked_the_answer_is_no(environment: dict[str, str], mode: str) -> None:
+    """A client without forms gets an error that says what would help, and the effect does not happen."""
+    async with client("notes", environment, mode=mode) as served:
+        answer = await served.call_tool("send", {"to": "Ann"})
+    assert answer.is_error and "send was not approved" in text(answer) and "no elicitation" in text(answer)
+
+
+async def test_a_cancelled_call_ends_and_the_next_one_is_made(environment: dict[str, str]) -> None:
+    """A tool at work in the sandbox blocks the session, or takes the workspace with it."""
+    async with client("notes", environment) as served:
+        await served.call_tool("note", {"text": "milk"})
+        with anyio.move_on_after(2) as scope:
+            await served.call_tool("read_note", {"slowly": True})
+        assert scope.cancelled_caught
+        with anyio.fail_after(20):
+            assert text(await served.call_tool("read_note", {})) == "milk"
 
 
 @pytest.mark.parametrize(

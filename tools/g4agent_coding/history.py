@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from g4agent.tools import tool
-from g4agent.workspace_files import Refusal, answers_refusals
+from g4agent.workspace_files import PRIVATE, Refusal, answers_refusals, private_folder
 from g4agent_coding.git import git
-from g4agent_coding.private import FOLDER, locked, private_folder
+from g4agent_coding.private import locked
 
 REPOSITORY = "history"
 UNDO = "undo"
@@ -33,7 +33,7 @@ def remember(change: str) -> None:
             try:
                 _commit(change)
             except Refusal:
-                shutil.rmtree(private_folder() / REPOSITORY, ignore_errors=True)
+                shutil.rmtree(private_folder(REPOSITORY), ignore_errors=True)
 
 
 @tool(effect="once")
@@ -56,12 +56,12 @@ def undo() -> dict[str, Any]:
 
 
 def _commit(subject: str) -> None:
-    folder = private_folder() / REPOSITORY
+    folder = private_folder(REPOSITORY)
     if not (folder / "HEAD").exists():
         git("init", "--quiet", "--bare", "--template=", str(folder))
         (folder / "info").mkdir(exist_ok=True)
         (folder / "info" / "attributes").write_text(ATTRIBUTES)
-        (folder / "info" / "exclude").write_text(f"/{FOLDER}/\n")
+        (folder / "info" / "exclude").write_text(f"/{PRIVATE}/\n")
     _git("add", "--all")
     tree = _git("write-tree").strip()
     latest = _git("for-each-ref", "--format=%(objectname) %(tree) %(parent)", "refs/heads/").split()
@@ -81,5 +81,5 @@ def _forget(commit: str) -> None:
 
 
 def _git(*arguments: str) -> str:
-    place = {"GIT_DIR": str(private_folder() / REPOSITORY), "GIT_WORK_TREE": str(Path.cwd())}
+    place = {"GIT_DIR": str(private_folder(REPOSITORY)), "GIT_WORK_TREE": str(Path.cwd())}
     return git(*arguments, env=place, settings=AUTHOR)

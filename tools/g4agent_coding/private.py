@@ -11,21 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from g4agent.protected_paths import ProtectedPaths
-from g4agent.workspace_files import Refusal, locate
+from g4agent.workspace_files import PRIVATE, Refusal, locate, private_folder
 
-FOLDER = ".g4agent"
-OUTPUTS = f"{FOLDER}/out"
+OUTPUTS = f"{PRIVATE}/out"
 MAX_OUTPUTS = 30
 MAX_OUTPUT_BYTES = 2 * 1024 * 1024
-
-
-def private_folder() -> Path:
-    """The folder, made at its first use."""
-    folder = Path.cwd() / FOLDER
-    if not (folder / ".gitignore").exists():
-        folder.mkdir(exist_ok=True)
-        (folder / ".gitignore").write_text("*\n")
-    return folder
 
 
 @contextmanager
@@ -45,8 +35,7 @@ def require_changeable(path: str) -> None:
 
 def keep_output(text: str) -> str:
     """Stores a long output; gives the path under which `read_file` and `grep` find it. Only the latest are kept."""
-    folder = private_folder() / "out"
-    folder.mkdir(exist_ok=True)
+    folder = private_folder("out")
     with locked():
         numbers = sorted(int(file.stem) for file in folder.glob("*.txt") if file.stem.isdigit())
         for old in numbers[: max(0, len(numbers) + 1 - MAX_OUTPUTS)]:

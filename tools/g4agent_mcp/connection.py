@@ -21,6 +21,7 @@ from mcp import Client, MCPError, StdioServerParameters, stdio_client
 from mcp.client import Transport
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 import g4agent
 from g4agent.errors import ToolDefinitionError
@@ -62,6 +63,8 @@ class Connection:
         self._link: _Link | None = None
         self._starts = 0
         self._closed = False
+        self._changed = False
+        """True once the server has said that its tools are others now."""
         self._temporary = tempfile.TemporaryDirectory(prefix="g4agent-mcp-")
         self._save = convert.saver(server.files or Path(self._temporary.name) / "files")
         atexit.register(self.close)
@@ -70,7 +73,7 @@ class Connection:
         except BaseException:
             self.close()
             raise
-        self.tools: tuple[Tool, ...] = tuple(self._native(listed))
+        self._tools = tuple(self._native(listed))
 
     def __enter__(self) -> Self:
         return self
@@ -85,6 +88,17 @@ class Connection:
             self._down()
             self._temporary.cleanup()
         atexit.unregister(self.close)
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """The server's tools. Asked for again after the server has said that they changed; an agent keeps those that it
+        was made with, which stand in its sessions' transcripts."""
+        if self._changed and not self._closed:
+            self._changed = False
+            listed = portal().call(self._list_tools, self._up().client)
+            self.left_out.clear()
+            self._tools = tuple(self._native(listed))
+        return self._tools
 
     async def call(self, name: str, arguments: Mapping[str, Any]) -> JsonValue:
         """Calls a tool by the server's own name. Cancelling tells the server, and does not wait for it.
@@ -152,10 +166,17 @@ class Connection:
         async with AsyncExitStack() as stack:
             transport = await self._transport(stack)
             info = mcp.Implementation(name="g4agent", version=g4agent.__version__)
-            client = await stack.enter_async_context(Client(transport, client_info=info))
+            client = await stack.enter_async_context(Client(transport, client_info=info, message_handler=self._heard))
+            tools = client.server_capabilities.tools
+            if client.protocol_version in MODERN_PROTOCOL_VERSIONS and tools is not None and tools.list_changed:
+                await stack.enter_async_context(client.listen(tools_list_changed=True))  # older servers tell unasked
             if ready.set_running_or_notify_cancel():
                 ready.set_result((client, stop))
                 await stop.wait()
+
+    async def _heard(self, message: object) -> None:
+        if isinstance(message, mcp.ToolListChangedNotification):
+            self._changed = True
 
     async def _transport(self, stack: AsyncExitStack) -> Transport:
         server = self.server
@@ -199,7 +220,7 @@ class Connection:
         cursor = None
         with anyio.move_on_after(self.server.start_timeout) as scope:
             for _ in range(MAX_PAGES):
-                page = await client.list_tools(cursor=cursor)
+                page = await client.list_tools(cursor=cursor, cache_mode="refresh")
                 found += page.tools
                 cursor = page.next_cursor
                 if cursor is None:

@@ -1,4 +1,7 @@
-"""Tools for SQLite databases in the workspace: what tables there are, and queries. They run in the sandbox."""
+"""Tools for SQLite databases in the workspace: what tables there are, and queries. They run in the sandbox.
+
+Those for a PostgreSQL server are in `g4agent_sql.postgres`.
+"""
 
 from __future__ import annotations
 

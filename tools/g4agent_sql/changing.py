@@ -24,6 +24,8 @@ def execute(database: str, sql: str) -> dict[str, Any]:
     with connect(database, write=True) as connection:
         before = connection.total_changes
         cursor = connection.execute(sql)
-        returned = rows_of(cursor, MAX_RETURNED) if cursor.description else {}
+        returned = {}
+        if cursor.description is not None:
+            returned = rows_of([column[0] for column in cursor.description], cursor, MAX_RETURNED)
         cursor.fetchall()  # a RETURNING statement is only done when its last row was read
         return {"changed_rows": connection.total_changes - before, **returned}

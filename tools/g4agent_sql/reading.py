@@ -70,7 +70,7 @@ def query(database: str, sql: str, limit: Annotated[int, Field(ge=1, le=MAX_ROWS
         cursor = connection.execute(sql)
         if cursor.description is None:
             raise Refusal("`sql` is no query: write one SELECT statement")
-        return rows_of(cursor, limit)
+        return rows_of([column[0] for column in cursor.description], cursor, limit)
 
 
 def _column(_: int, name: str, kind: str, required: int, default: str | None, key: int) -> str:

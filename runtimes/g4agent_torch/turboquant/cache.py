@@ -66,7 +66,7 @@ class PagedLayer(CacheLayerMixin):
         if self.span is None:
             self.lazy_initialization(key_states, value_states)
         assert self.span is not None
-        coded = self.coded_pages(self.length)
+        coded = min(self.coded_pages(self.length), len(self.pages))  # a page that is due now is encoded from its rows
         kept = self.start_of(coded) if coded else 0
         self.span = extended(self.span, key_states, value_states, kept)
         for page in range(len(self.pages), self.coded_pages(self.length - 1)):

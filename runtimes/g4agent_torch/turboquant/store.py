@@ -8,9 +8,12 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DummyLayer, get_layer_types_and_kwargs
 
 from g4agent_torch.kv import DenseKVCache, WindowLayer
-from g4agent_torch.turboquant.cache import PAGED, PagedLayer
+from g4agent_torch.turboquant import codebooks
+from g4agent_torch.turboquant.cache import PAGED, SINKS, TAIL_PAGES, PagedLayer
 from g4agent_torch.turboquant.formats import layer_formats
+from g4agent_torch.turboquant.layout import FORMAT_VERSION, PAGE_TOKENS
 from g4agent_torch.turboquant.native import kernel
+from g4agent_torch.turboquant.rotation import SEED
 
 
 class TurboQuantKVStore:
@@ -29,8 +32,17 @@ class TurboQuantKVStore:
     def __init__(self, text_model: PreTrainedModel, rate: str) -> None:
         self._types, self._arguments = get_layer_types_and_kwargs(text_model.config)
         self.formats = layer_formats(text_model, rate)
+        self._rate = rate
         if text_model.device.type == "cpu":
             kernel()  # now, as it may have to be compiled
+
+    @property
+    def described(self) -> Any:
+        layers = [
+            [index, layer.heads, layer.head_dim, layer.value_only is not None] for index, layer in self.formats.items()
+        ]
+        versions = [FORMAT_VERSION, codebooks.fingerprint(), SEED.decode(), SINKS, TAIL_PAGES, PAGE_TOKENS]
+        return [versions, self._rate, layers]
 
     def new(self) -> DenseKVCache:
         layers: list[Any] = []

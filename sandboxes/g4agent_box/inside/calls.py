@@ -1,7 +1,6 @@
-"""One call: a helper process that runs a command or a tool in a child, takes its output, and leaves nothing behind.
+"""One call: what a helper process does to run a command or a tool in a child, take its output, and leave nothing behind.
 
-The helper is the *subreaper* of all that the child starts: whatever detaches itself (double fork, setsid) becomes the
-helper's own child, so it can be found and killed when the call ends, and no other call's processes are touched.
+The helper must be a subreaper: whatever detaches itself (double fork, setsid) then becomes the helper's own child.
 """
 
 from __future__ import annotations
@@ -16,11 +15,14 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import NamedTuple, NoReturn
 
 from g4agent_box.inside import kernel
 from g4agent_box.inside.protocol import CHUNK, Head, send_frame
+
+TYPE_CHECKING = False  # a box starts in two thirds of the time without `typing`
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
 
 HEAD_SHARE = 0.4
 """Share of the kept output that is its beginning; the rest is its end."""
@@ -34,20 +36,36 @@ LONGEST_POLL = 86_400.0
 """Seconds to wait at a time: `poll` counts milliseconds in 32 bits, which are over after 24 days."""
 
 
-class CallLimits(NamedTuple):
+class CallLimits:
     """What one call may use; the box as a whole is limited by its control group."""
 
-    output_bytes: int
-    idle_seconds: float | None
-    """How long it may print nothing."""
-    file_bytes: int
-    open_files: int
-    processes: int | None
-    """RLIMIT_NPROC of the whole box, its own processes included; None where the kernel counts per user of the host."""
-    data_bytes: int | None
-    """RLIMIT_DATA per process, where there is no control group for memory."""
-    user: int | None = None
-    """Who tools run as, where that is another user than the supervisor's."""
+    def __init__(
+        self,
+        *,
+        output_bytes: int,
+        idle_seconds: float | None,
+        file_bytes: int,
+        open_files: int,
+        processes: int | None,
+        data_bytes: int | None,
+        user: int | None = None,
+    ) -> None:
+        self.output_bytes = output_bytes
+        self.idle_seconds = idle_seconds
+        """How long it may print nothing."""
+        self.file_bytes = file_bytes
+        self.open_files = open_files
+        self.processes = processes
+        """RLIMIT_NPROC of the whole box, its own processes included; None where the kernel counts per user of the
+        host."""
+        self.data_bytes = data_bytes
+        """RLIMIT_DATA per process, where there is no control group for memory."""
+        self.user = user
+        """Who tools run as, where that is another user than the supervisor's."""
+
+    def as_dict(self) -> Head:
+        """The arguments that make an equal one."""
+        return dict(vars(self))
 
     def apply(self) -> None:
         """Takes the user and the limits, for good, in the calling process and all that it starts."""
@@ -67,12 +85,13 @@ def _limit(kind: int, value: int) -> None:
     resource.setrlimit(kind, (value, value))
 
 
-class Order(NamedTuple):
+class Order:
     """What a call's child is told to do."""
 
-    head: Head
-    body: bytes = b""
-    stdin: bytes = b""
+    def __init__(self, head: Head, body: bytes = b"", stdin: bytes = b"") -> None:
+        self.head = head
+        self.body = body
+        self.stdin = stdin
 
 
 class Capture:
@@ -107,16 +126,31 @@ class Capture:
         return bytes(self._head) + b"".join(self._tail)[-(self.limit - self._head_limit) :]
 
 
+class Answer:
+    """What a call came to: the head of its frame, and what is kept of output, errors and result."""
+
+    def __init__(self, head: Head, parts: list[bytes]) -> None:
+        self.head = head
+        self.parts = parts
+
+    def send(self, connection: socket.socket) -> None:
+        """Sends it. Raises OSError where the host has given up the call."""
+        send_frame(connection, self.head, *self.parts)
+
+
 class Call:
     """The helper's work for one call.
 
-    Making it forks the child, which then waits for its order: a fork server has the next call's two processes ready
-    before there is a call. What runs in the child, `target`, takes the order's head and body and the result pipe, and
-    must not return. `keep_out` closes in the child what only the helper may hold.
+    Making it forks the child, which then waits for its order: a helper has the next call's child ready before there is
+    a call. What runs in the child, `target`, takes the order's head and body and the result pipe, and must not return.
+    `keep_out` closes in the child what only the helper may hold.
     """
 
-    def __init__(self, target: Callable[[Head, bytes, int], NoReturn], keep_out: Callable[[], None]) -> None:
-        kernel.become_subreaper()
+    def __init__(
+        self,
+        target: Callable[[Head, bytes, int], object],
+        keep_out: Callable[[], None],
+    ) -> None:
         order_read, self._order = os.pipe()
         stdin_read, self._stdin = os.pipe()
         pipes = [os.pipe() for _ in range(3)]  # output, errors, result
@@ -126,11 +160,13 @@ class Call:
         self._deadline = 0.0
         self._patience: float | None = None
         self._last_output = 0.0
+        self._peak = 0
         self._child = os.fork()
         if self._child == 0:
             for fd in (*self._read_ends, self._stdin, self._order):
                 os.close(fd)
             keep_out()
+            rehearse()
             head, body = _take_order(order_read)
             _become_child(CallLimits(**head["limits"]), stdin_read, pipes[0][1], pipes[1][1])
             target(head, body, pipes[2][1])
@@ -140,55 +176,93 @@ class Call:
             os.close(write_end)
             os.set_blocking(read_end, False)
 
-    def run(self, connection: socket.socket, limits: CallLimits, deadline: float, order: Order) -> None:
-        """Runs the call to its end and answers on the connection. The deadline is one of this machine's monotonic
-        clock."""
+    def waits(self) -> bool:
+        """Whether the child, which has no order yet, lives: a tool of another call may have killed it."""
+        return os.waitid(os.P_PID, self._child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+    def drop(self) -> None:
+        """Lets the child go, which has no order, and waits for its end."""
+        for fd in (*self._read_ends, self._stdin, self._order):
+            os.close(fd)
+        os.waitpid(self._child, 0)
+
+    def run(self, limits: CallLimits, deadline: float, order: Order) -> Answer:
+        """Runs the call to its end; on return, none of its processes is left. The deadline is one of this machine's
+        monotonic clock."""
         started = time.monotonic()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         self._deadline = deadline
         self._patience, self._last_output = limits.idle_seconds, started
         self._captures = {fd: Capture(limits.output_bytes) for fd in self._read_ends}
-        _give_order(self._order, order.head | {"limits": limits._asdict()}, order.body)
-        status = self._follow(self._child, self._stdin, order.stdin)
+        _give_order(self._order, order.head | {"limits": limits.as_dict()}, order.body)
+        status = self._follow(order.stdin)
         wall = time.monotonic() - started
-        kernel.kill_and_reap_descendants()
+        peak = max(self._peak, kernel.kill_and_reap_descendants())
         for fd in self._read_ends:
             self._drain(fd)
-        self._answer(connection, status, wall)
+            os.close(fd)
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        kept = [self._captures[fd].kept() for fd in self._read_ends]
+        head: Head = {
+            "exit_code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
+            "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
+            "timed_out": self._timed_out,
+            "idle": self._idle,
+            "wall_seconds": wall,
+            "cpu_seconds": used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime,
+            "peak_memory_bytes": peak * 1024,
+            "lengths": [len(part) for part in kept],
+            "totals": [self._captures[fd].total for fd in self._read_ends],
+        }
+        return Answer(head, kept)
 
-    def _follow(self, child: int, stdin_write: int, stdin: bytes) -> int:
+    def _follow(self, stdin: bytes) -> int:
         """Feeds and drains the pipes until the child ends by itself or is ended; gives its wait status."""
-        ended = os.pidfd_open(child)
+        ended = os.pidfd_open(self._child)
         poll = select.poll()
         poll.register(ended, select.POLLIN)
         for fd in self._captures:
             poll.register(fd, select.POLLIN)
-        os.set_blocking(stdin_write, False)
-        poll.register(stdin_write, select.POLLOUT)
+        if stdin:
+            os.set_blocking(self._stdin, False)
+            poll.register(self._stdin, select.POLLOUT)
+        else:
+            os.close(self._stdin)
         pending = memoryview(stdin)
-        while True:
-            now = time.monotonic()
-            remaining = self._deadline - now
-            self._timed_out = remaining <= 0
-            if self._patience is not None and not self._timed_out:
-                remaining = min(remaining, self._last_output + self._patience - now)
-                self._idle = remaining <= 0
-            if self._timed_out or self._idle or any(capture.runaway for capture in self._captures.values()):
-                kernel.kill_descendants({child}, including_roots=True)
-                return os.waitpid(child, 0)[1]
-            for fd, _ in poll.poll(min(remaining, LONGEST_POLL) * 1000 + 1):
-                if fd == ended:
-                    return os.waitpid(child, 0)[1]
-                if fd != stdin_write:
-                    if not self._drain(fd, limit=CHUNK):
+        try:
+            while True:
+                now = time.monotonic()
+                remaining = self._deadline - now
+                self._timed_out = remaining <= 0
+                if self._patience is not None and not self._timed_out:
+                    remaining = min(remaining, self._last_output + self._patience - now)
+                    self._idle = remaining <= 0
+                if self._timed_out or self._idle or any(capture.runaway for capture in self._captures.values()):
+                    kernel.kill_descendants({self._child}, including_roots=True)
+                    return self._wait()
+                for fd, _ in poll.poll(min(remaining, LONGEST_POLL) * 1000 + 1):
+                    if fd == ended:
+                        return self._wait()
+                    if fd in self._captures:
+                        if not self._drain(fd, limit=CHUNK):
+                            poll.unregister(fd)
+                        continue
+                    try:
+                        pending = pending[os.write(fd, pending) :]
+                    except BrokenPipeError:
+                        pending = pending[:0]
+                    if not pending:
                         poll.unregister(fd)
-                    continue
-                try:
-                    pending = pending[os.write(stdin_write, pending) :] if pending else pending
-                except BrokenPipeError:
-                    pending = pending[:0]
-                if not pending:
-                    poll.unregister(stdin_write)
-                    os.close(stdin_write)
+                        os.close(fd)
+        finally:
+            if pending:
+                os.close(self._stdin)
+            os.close(ended)
+
+    def _wait(self) -> int:
+        _, status, used = os.wait4(self._child, 0)
+        self._peak = used.ru_maxrss
+        return status
 
     def _drain(self, fd: int, limit: int | None = None) -> bool:
         """Takes what is in a pipe; False at its end."""
@@ -205,21 +279,12 @@ class Call:
             limit = None if limit is None else limit - len(data)
         return True
 
-    def _answer(self, connection: socket.socket, status: int, wall: float) -> None:
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        kept = [self._captures[fd].kept() for fd in self._read_ends]
-        head: Head = {
-            "exit_code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
-            "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
-            "timed_out": self._timed_out,
-            "idle": self._idle,
-            "wall_seconds": wall,
-            "cpu_seconds": used.ru_utime + used.ru_stime,
-            "peak_memory_bytes": used.ru_maxrss * 1024,
-            "lengths": [len(part) for part in kept],
-            "totals": [self._captures[fd].total for fd in self._read_ends],
-        }
-        send_frame(connection, head, *kept)
+
+def rehearse() -> None:
+    """Does, for nothing and before anybody waits for it, some of what a call will do: the first touch of a page that
+    two processes share costs microseconds, and a call touches hundreds."""
+    json.loads(json.dumps({"env": {}, "deadline": 1.5, "limits": [None, True, 1]}))
+    Capture(1).add(b"")
 
 
 def _give_order(fd: int, head: Head, body: bytes) -> None:

@@ -124,14 +124,20 @@ def kill_descendants(roots: set[int], *, including_roots: bool) -> None:
         time.sleep(0.0005)
 
 
-def kill_and_reap_descendants() -> None:
-    """Ends all descendants of the calling subreaper and waits for them."""
+def kill_and_reap_descendants() -> int:
+    """Ends all descendants of the calling subreaper and waits for them; gives the largest peak memory among them, KiB.
+
+    Raises:
+        TimeoutError: One hangs.
+    """
     deadline = time.monotonic() + KILL_PATIENCE
     me = os.getpid()
+    peak = 0
     while time.monotonic() < deadline:
         try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+            while (ended := os.wait4(-1, os.WNOHANG))[0]:
+                peak = max(peak, ended[2].ru_maxrss)
         except ChildProcessError:
-            return
+            return peak
         kill_descendants({me}, including_roots=False)
+    raise TimeoutError(f"killed processes are still there after {KILL_PATIENCE:g} s")

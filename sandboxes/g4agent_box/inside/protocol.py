@@ -6,7 +6,7 @@ Two kinds of unix sockets, both made by the host:
   of a fresh *call* socket; the supervisor answers once, `READY`, at the start. At its end of file the supervisor exits
   and the kernel ends every process of the box.
 - one *call* socket per request (SOCK_STREAM). The host sends one frame, the process that serves it answers with
-  one frame and exits. End of file without a frame means that this process was killed.
+  one frame and closes it. End of file without a frame means that this process was killed.
 
 A frame is a JSON head and raw bytes, both with their length in front. The processes that run a tool's own code hold
 neither socket.
@@ -14,10 +14,14 @@ neither socket.
 
 from __future__ import annotations
 
+import array
 import json
 import socket
 import struct
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 FRAME = struct.Struct(">IQ")
 """Length of the JSON head and of the raw bytes, big-endian."""
@@ -28,7 +32,7 @@ READY = b"ready"
 MAX_PACKET = 128 * 1024
 CHUNK = 256 * 1024
 
-Head = dict[str, Any]
+Head = dict[str, "Any"]
 
 
 def pack_head(head: Head, body_length: int) -> bytes:
@@ -39,9 +43,7 @@ def pack_head(head: Head, body_length: int) -> bytes:
 
 def send_frame(connection: socket.socket, head: Head, *parts: bytes | bytearray) -> None:
     """Sends a whole frame, blocking."""
-    connection.sendall(pack_head(head, sum(map(len, parts))))
-    for part in parts:
-        connection.sendall(part)
+    connection.sendall(b"".join((pack_head(head, sum(map(len, parts))), *parts)))
 
 
 def receive_head(connection: socket.socket) -> tuple[Head, int]:
@@ -66,6 +68,18 @@ def receive_exactly(connection: socket.socket, length: int) -> bytes:
 def send_packet(control: socket.socket, packet: Head, *fds: int) -> None:
     """One JSON packet with file descriptors, as a single message."""
     socket.send_fds(control, [json.dumps(packet).encode()], fds)
+
+
+def send_at_once(link: socket.socket, packet: Head, *fds: int) -> bool:
+    """The same, without waiting: False where the other end is dead, or reads nothing more."""
+    rights = array.array("i", fds)
+    try:
+        link.sendmsg(
+            [json.dumps(packet).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], socket.MSG_DONTWAIT
+        )
+    except OSError:
+        return False
+    return True
 
 
 def receive_packet(control: socket.socket) -> tuple[Head, list[int]] | None:

@@ -1,4 +1,9 @@
-"""Python tools: a fork server per module, which imports the module once and forks a fresh process for each call."""
+"""Python tools: a fork server per module, which imports the module once and forks a fresh process for each call.
+
+The loader, a process of its own, has imported what all fork servers share, so that the supervisor stays small: the more
+pages a process has, the more its forks cost. Who serves a call has its arguments, secrets and output in memory, which a
+fork inherits; so of the processes here, each serves one call, or none.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +19,10 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from g4agent_box.inside.calls import Call, CallLimits, Order, fork_and_run, prefer_as_victim
+from g4agent_box.inside import kernel
+from g4agent_box.inside.calls import Call, CallLimits, Order, fork_and_run, prefer_as_victim, rehearse
 from g4agent_box.inside.protocol import (
+    READY,
     Head,
     receive_exactly,
     receive_head,
@@ -47,11 +54,34 @@ class ToolName(NamedTuple):
         return load_tool(self.module, self.attribute, None if self.file is None else Path(self.file))
 
 
-def preload() -> None:
-    """Imports, once per box, what all fork servers share. Trusted code only: this runs in the supervisor."""
-    import jsonschema  # noqa: F401 - validation imports it at the first call
+class Loader:
+    """The process that has imported g4agent and forks the fork servers. It runs no tool code."""
 
-    import g4agent.tools  # noqa: F401
+    def __init__(self, link: socket.socket, workspace: str, python_paths: list[str]) -> None:
+        self._link = link
+        self._workspace = workspace
+        self._python_paths = python_paths
+        self._servers: set[int] = set()
+
+    def serve(self) -> None:
+        """Forks a fork server for each packet, which brings the server's own link, until this link ends."""
+        import jsonschema  # noqa: F401 - validation imports it at the first call
+
+        import g4agent.tools  # noqa: F401
+
+        gc.freeze()
+        reap_in_background(self._servers)
+        self._link.send(READY)
+        while (received := receive_packet(self._link)) is not None:
+            packet, fds = received
+            with socket.socket(fileno=fds[0]) as link, contextlib.suppress(BlockingIOError):
+                self._servers.add(fork_and_run(lambda: self._become_server(packet, link)))  # noqa: B023 - at once
+
+    def _become_server(self, packet: Head, link: socket.socket) -> None:
+        self._link.close()
+        os.chdir(self._workspace)
+        name = ToolName(packet["module"], packet["attribute"], packet["file"])
+        ForkServer(link, name, self._python_paths, CallLimits(**packet["limits"])).serve()
 
 
 class Spare(NamedTuple):
@@ -80,6 +110,7 @@ class ForkServer:
         self._helpers: set[int] = set()
         self._warm: set[str] = set()
         self._spare: Spare | None = None
+        send_packet(link, {"server": os.getpid()})
         sys.path[:0] = python_paths
         with contextlib.suppress(OSError):
             prefer_as_victim(FORK_SERVER_SCORE)
@@ -95,7 +126,7 @@ class ForkServer:
         if failure is not None:
             send_packet(self._link, {"failed": True})  # so that the next call starts anew
         gc.freeze()
-        signal.signal(signal.SIGCHLD, self._reap)
+        reap_in_background(self._helpers)
         while (received := receive_packet(self._link)) is not None:
             packet, fds = received
             with socket.socket(fileno=fds[0]) as connection:
@@ -109,11 +140,11 @@ class ForkServer:
                     self._spare = self._fork_spare()
 
     def _start(self, connection: socket.socket, packet: Head) -> None:
-        name = self._name._replace(attribute=packet["attribute"])
-        if name.attribute not in self._warm:
-            self._warm.add(name.attribute)
+        self._name = self._name._replace(attribute=packet["attribute"])
+        if self._name.attribute not in self._warm:
+            self._warm.add(self._name.attribute)
             with contextlib.suppress(Exception):  # what is wrong here, the call itself will meet and report
-                name.load().bind({})  # builds the validator, which every later fork then has
+                self._name.load().bind({})  # builds the validator, which every later fork then has
             self._drop_spare()
         spare, self._spare = self._spare, None
         if spare is None or not spare.take(packet, connection):
@@ -128,7 +159,9 @@ class ForkServer:
         def help_call() -> None:
             for each in (self._link, ours, *inherited):
                 each.close()
+            kernel.become_subreaper()
             call = Call(lambda head, body, result: _run_tool(self._name, head, body, result), theirs.close)
+            rehearse()
             received = receive_packet(theirs)
             theirs.close()
             if received is None:
@@ -137,7 +170,7 @@ class ForkServer:
             with socket.socket(fileno=fds[0]) as connection:
                 head, body_length = receive_head(connection)
                 order = Order({"attribute": packet["attribute"], **head}, receive_exactly(connection, body_length))
-                call.run(connection, CallLimits(**packet["limits"]), packet["deadline"], order)
+                call.run(CallLimits(**packet["limits"]), packet["deadline"], order).send(connection)
 
         with theirs:
             try:
@@ -153,11 +186,17 @@ class ForkServer:
             self._spare.link.close()  # at which it ends
             self._spare = None
 
-    def _reap(self, signal_number: int, frame: FrameType | None) -> None:
-        for pid in list(self._helpers):
+
+def reap_in_background(children: set[int]) -> None:
+    """Waits for the children of the set as they end, and takes them out of it."""
+
+    def reap(signal_number: int, frame: FrameType | None) -> None:
+        for pid in list(children):
             with contextlib.suppress(ChildProcessError):
                 if os.waitpid(pid, os.WNOHANG)[0]:
-                    self._helpers.discard(pid)
+                    children.discard(pid)
+
+    signal.signal(signal.SIGCHLD, reap)
 
 
 def _load_failure(name: ToolName) -> Head | None:

@@ -1,4 +1,4 @@
-"""Process 1 of a box: takes requests from the host, forks a helper for each, and ends whatever is left over.
+"""Process 1 of a box: takes requests from the host, hands each to a helper, and ends whatever is left over.
 
 It runs no tool code and cannot be signalled from inside (the kernel spares a namespace's process 1), so the workspace
 and the calls of others survive whatever one call does.
@@ -13,16 +13,12 @@ import signal
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING
 
 from g4agent_box.inside import kernel
-from g4agent_box.inside.calls import Call, CallLimits, Order, fork_and_run, run_command
+from g4agent_box.inside.calls import CallLimits, fork_and_run
 from g4agent_box.inside.forward import forward, listen
-from g4agent_box.inside.protocol import READY, Head, receive_exactly, receive_head, receive_packet, send_packet
-
-if TYPE_CHECKING:
-    from g4agent_box.inside.python_tools import ToolName
-
+from g4agent_box.inside.helpers import Helper, Pool, serve_commands
+from g4agent_box.inside.protocol import READY, Head, receive_packet, send_at_once
 
 FORK_SERVER_PLACES = 32
 """Of the 64 places that the control group keeps for the box's own processes, those that a module's import can take."""
@@ -30,16 +26,31 @@ FORK_SERVER_PLACES = 32
 
 SERVER_PLACES = 3
 """Processes of a fork server: itself, and the two that wait for the next call."""
+MAX_DESCRIPTORS = 4096
+LOADER_IDLE = 0.1
+"""Seconds without a request after which the loader starts before it is asked for, in a box with tools' folders."""
 
 
 class Server:
     """A running fork server."""
 
-    def __init__(self, pid: int, link: socket.socket) -> None:
-        self.pid = pid
+    def __init__(self, link: socket.socket) -> None:
+        self.pid = 0
+        """0 until it is known."""
         self.link = link
         self.helpers: dict[int, int] = {}
         """Request → helper's process, 0 until it is known."""
+
+
+class Loading:
+    """The process that starts the fork servers."""
+
+    def __init__(self, pid: int, link: socket.socket) -> None:
+        self.pid = pid
+        self.link = link
+        self.ready = False
+        self.waiting: list[socket.socket] = []
+        """Of the host, to be told when it is ready."""
 
 
 class Supervisor:
@@ -55,8 +66,10 @@ class Supervisor:
         self._python_paths: list[str] = config["python_paths"]
         self._limits: Head = config["limits"]
         sys.path[len(sys.path) :] = config["sys_path"]
-        self._helpers: dict[int, int] = {}
-        """Request → process, for the helpers forked here."""
+        self._file_helpers: dict[int, int] = {}
+        """Request → process."""
+        self._commands = Pool()
+        self._loading: Loading | None = None
         self._servers: dict[tuple[str, str | None], Server] = {}
         self._retired: list[Server] = []
         self._listeners = listen(config["ports"])
@@ -76,17 +89,27 @@ class Supervisor:
         while True:
             poll = select.poll()
             servers = {each.link.fileno(): each for each in self._all_servers()}
-            for fd in (self._control.fileno(), self._wake_read, *servers):
-                poll.register(fd, select.POLLIN)
-            ready = {fd for fd, _ in poll.poll()}
+            helpers = {each.link.fileno(): each for each in self._commands.helpers}
+            loading = -1 if self._loading is None else self._loading.link.fileno()
+            for fd in (self._control.fileno(), self._wake_read, *servers, *helpers, loading):
+                if fd >= 0:
+                    poll.register(fd, select.POLLIN)
+            eager = self._python_paths and self._loading is None
+            ready = {fd for fd, _ in poll.poll(1000 * LOADER_IDLE if eager else None)}
+            if not ready:
+                with contextlib.suppress(BlockingIOError):
+                    self._load()
             for fd in ready & servers.keys():
                 self._hear(servers[fd])
+            for fd in ready & helpers.keys():
+                self._commands.hear(helpers[fd])
+            if loading in ready:
+                self._hear_loading()
             if self._wake_read in ready:
                 with contextlib.suppress(BlockingIOError):
                     while os.read(self._wake_read, 4096):
                         pass
                 self._reap()
-                self._end_orphans()
             if self._control.fileno() in ready and not self._serve_request():
                 return
 
@@ -94,9 +117,8 @@ class Supervisor:
         """Forks the process that serves the listeners, at the start and whenever a tool has killed it."""
 
         def work() -> None:
-            listeners, self._listeners = self._listeners, []
-            self._close_all()
-            forward(listeners)
+            _close_all_but(*(listener for listener, _ in self._listeners))
+            forward(self._listeners)
 
         self._forwarder = 0
         if self._listeners:
@@ -114,89 +136,142 @@ class Supervisor:
                 self._end(packet["target"])
                 connection.send(READY)
             elif packet["op"] == "preload":
-                _preload()
-                connection.send(READY)
+                self._preload(connection)
             elif packet["op"] == "call":
                 self._call(packet, connection)
             elif packet["op"] == "exec":
-                self._helpers[packet["id"]] = fork_and_run(lambda: self._exec(connection, _deadline(packet)))
+                self._exec(packet, connection)
             else:
-                self._helpers[packet["id"]] = self._file_work(connection)
+                self._file_helpers[packet["id"]] = self._file_work(connection)
         return True
 
-    def _exec(self, connection: socket.socket, deadline: float) -> None:
-        """In the helper: runs a command."""
-        limits = self._call_limits()
-        self._close_all()
-        head, body_length = receive_head(connection)
-        stdin = receive_exactly(connection, body_length)
-        head["env"] = dict(os.environ) | head["env"]
-        head["cwd"] = os.path.join(self._workspace, head["cwd"])
-        call = Call(lambda head, body, result: run_command(head["argv"], head["env"], head["cwd"]), connection.close)
-        call.run(connection, limits, deadline, Order(head, stdin=stdin))
+    def _exec(self, packet: Head, connection: socket.socket) -> None:
+        """Hands a command to a helper, which is forked where none waits."""
+        order = {"limits": self._call_limits().as_dict(), "deadline": _deadline(packet)}
+        if self._commands.give(packet["id"], order, connection):
+            return
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+        def work() -> None:
+            _close_all_but(theirs)
+            serve_commands(theirs, self._workspace)
+
+        with theirs:
+            try:
+                pid = fork_and_run(work)
+            except BlockingIOError:
+                ours.close()
+                raise
+        send_at_once(ours, order, connection.fileno())
+        self._commands.helpers.append(Helper(pid, ours, packet["id"]))
 
     def _file_work(self, connection: socket.socket) -> int:
         """Forks a helper that reads or writes files of the workspace."""
         from g4agent_box.inside.files import Workspace
 
         def work() -> None:
-            self._close_all()
+            _close_all_but(connection)
             kernel.become_user(self._limits["user"])
             Workspace(connection, self._workspace).serve()
 
         return fork_and_run(work)
 
+    def _load(self) -> Loading:
+        """The loader, started where it does not run."""
+        if self._loading is None:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+            def work() -> None:
+                from g4agent_box.inside.python_tools import Loader
+
+                _close_all_but(theirs)
+                Loader(theirs, self._workspace, self._python_paths).serve()
+
+            with theirs:
+                try:
+                    pid = fork_and_run(work)
+                except BlockingIOError:
+                    ours.close()
+                    raise
+            self._loading = Loading(pid, ours)
+        return self._loading
+
+    def _preload(self, connection: socket.socket) -> None:
+        """Answers as soon as the loader is ready."""
+        loading = self._load()
+        if loading.ready:
+            connection.send(READY)
+        else:
+            loading.waiting.append(connection.dup())
+
+    def _hear_loading(self) -> None:
+        """The loader is ready, or dead."""
+        loading = self._loading
+        assert loading is not None
+        try:
+            loading.ready = bool(loading.link.recv(64))
+        except OSError:
+            loading.ready = False
+        waiting, loading.waiting = loading.waiting, []
+        if not loading.ready:
+            loading.link.close()
+            self._loading = None
+        for connection in waiting:
+            with connection, contextlib.suppress(OSError):
+                if loading.ready:
+                    connection.send(READY)
+                else:
+                    self._preload(connection)
+
     def _call(self, packet: Head, connection: socket.socket) -> None:
         """Hands a call to its tool's fork server, which is started at the first call."""
-        from g4agent_box.inside.python_tools import ToolName
-
         key = (packet["module"], packet["file"])
         server = self._servers.get(key)
         if server is None:
-            server = self._servers[key] = self._start_server(ToolName(key[0], packet["attribute"], key[1]), connection)
+            server = self._servers[key] = self._start_server(packet)
         server.helpers = {request: pid for request, pid in server.helpers.items() if not pid or kernel.exists(pid)}
         server.helpers[packet["id"]] = 0
         limits = self._call_limits()
         request = {
             "id": packet["id"],
             "attribute": packet["attribute"],
-            "limits": limits._asdict(),
+            "limits": limits.as_dict(),
             "deadline": _deadline(packet),
         }
-        with contextlib.suppress(OSError):  # the server has just died: the closed connection tells the host
-            send_packet(server.link, request, connection.fileno())
+        # where the server has just died, the closed connection tells the host
+        send_at_once(server.link, request, connection.fileno())
 
-    def _start_server(self, name: ToolName, connection: socket.socket) -> Server:
-        from g4agent_box.inside.python_tools import ForkServer
-
+    def _start_server(self, packet: Head) -> Server:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-
-        def serve() -> None:
-            self._close_all()
-            ours.close()
-            connection.close()
-            os.chdir(self._workspace)
-            ForkServer(theirs, name, self._python_paths, self._limits_with(FORK_SERVER_PLACES)).serve()
-
-        pid = fork_and_run(serve)
-        theirs.close()
-        return Server(pid, ours)
+        order = {name: packet[name] for name in ("module", "attribute", "file")}
+        order["limits"] = self._limits_with(FORK_SERVER_PLACES).as_dict()
+        with theirs:
+            send_at_once(self._load().link, order, theirs.fileno())
+        return Server(ours)
 
     def _hear(self, server: Server) -> None:
-        """A fork server tells a helper's process, that its tool cannot be loaded, or, by its end, that it is dead."""
+        """A fork server tells its or a helper's process, that its tool cannot be loaded, or, by its end, that it is
+        dead."""
         try:
             received = receive_packet(server.link)
-        except OSError:
-            received = None
-        if received is not None and "pid" in received[0]:
-            server.helpers[received[0]["id"]] = received[0]["pid"]
-            return
+            packet = {} if received is None else received[0]
+            if "server" in packet and not server.pid:
+                server.pid = int(packet["server"])
+                return
+            if "pid" in packet:
+                server.helpers[packet["id"]] = int(packet["pid"])
+                return
+        except (OSError, ValueError, KeyError, TypeError):
+            packet = {}
         self._forget(server)
-        if received is not None:
+        if packet:
             server.link.shutdown(socket.SHUT_WR)
             self._retired.append(server)
         else:
             server.link.close()
+            if server.pid:  # it may not be all gone, and what it leaves behind is not yet an orphan then
+                kernel.kill_descendants({server.pid}, including_roots=True)
+            self._end_orphans()
 
     def _forget(self, server: Server) -> None:
         self._servers = {key: each for key, each in self._servers.items() if each is not server}
@@ -204,32 +279,47 @@ class Supervisor:
 
     def _end(self, request: int) -> None:
         """Kills one request's processes; on return they are gone."""
-        targets = {pid for pid in (self._helpers.pop(request, 0),) if pid}
+        targets = {pid for pid in (self._file_helpers.pop(request, 0),) if pid}
+        for command in [each for each in self._commands.helpers if each.request == request]:
+            targets.add(command.pid)
+            self._commands.drop(command)
         for server in self._all_servers():
             if request in server.helpers:
                 helper = server.helpers.pop(request)
-                targets.add(helper or server.pid)
-                if not helper:  # not yet known: the module is still being imported, and the import is what must end
+                # not yet known: the module is still being imported, and the import, or the start, is what must end
+                targets.add(helper or server.pid or (self._loading.pid if self._loading else 0))
+                if not helper:
                     self._forget(server)
-        kernel.kill_descendants({pid for pid in targets if kernel.exists(pid)}, including_roots=True)
+        kernel.kill_descendants({pid for pid in targets if pid and kernel.exists(pid)}, including_roots=True)
         self._reap()
         self._end_orphans()
 
     def _end_orphans(self) -> None:
         """Kills children that were not forked here: their helper or fork server died without clearing up."""
-        own = {self._forwarder, *self._helpers.values(), *(each.pid for each in self._all_servers())}
+        own = {self._forwarder, *self._file_helpers.values(), *(each.pid for each in self._commands.helpers)}
+        own |= {each.pid for each in self._all_servers()}
+        own |= set() if self._loading is None else {self._loading.pid}
         while orphans := kernel.children(os.getpid()) - own:
             kernel.kill_descendants(orphans, including_roots=True)
             self._reap()
 
     def _reap(self) -> None:
+        """Waits for what has ended. Where that did not end well, it may have left processes behind."""
+        orphans = False
         with contextlib.suppress(ChildProcessError):
-            while pid := os.waitpid(-1, os.WNOHANG)[0]:
-                self._helpers = {request: helper for request, helper in self._helpers.items() if helper != pid}
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                pid, status = ended
+                known = pid == self._forwarder or pid in self._file_helpers.values()
+                orphans |= bool(status) or not known
+                self._file_helpers = {id: helper for id, helper in self._file_helpers.items() if helper != pid}
+                for command in [each for each in self._commands.helpers if each.pid == pid]:
+                    self._commands.drop(command)
                 if pid == self._forwarder:
                     self._forwarder = 0
         if not self._forwarder:
             self._start_forwarder()
+        if orphans:
+            self._end_orphans()
 
     def _all_servers(self) -> list[Server]:
         return [*self._servers.values(), *self._retired]
@@ -239,22 +329,23 @@ class Supervisor:
         servers = self._all_servers()
         own = SERVER_PLACES * len(servers) + sum(len(each.helpers) for each in servers)
         if self._limits["user"] is None:  # else the kernel counts the supervisor and its helpers with their own user
-            own += 3 + len(self._helpers) + bool(self._forwarder)
+            idle = sum(each.request is None for each in self._commands.helpers)
+            own += 3 + len(self._file_helpers) + len(self._commands.helpers) + idle
+            own += bool(self._forwarder) + (self._loading is not None)
         return self._limits_with(own)
 
     def _limits_with(self, own_processes: int) -> CallLimits:
         processes = self._limits["processes"]
         return CallLimits(**self._limits | {"processes": None if processes is None else processes + own_processes})
 
-    def _close_all(self) -> None:
-        """In a fork: lets go of what only the supervisor may hold."""
-        self._control.close()
-        for server in self._all_servers():
-            server.link.close()
-        for listener, _ in self._listeners:
-            listener.close()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+
+def _close_all_but(*kept: socket.socket) -> None:
+    """In a fork: lets go of what only the supervisor may hold. Its sockets' objects must not be used any more."""
+    start = 3
+    for number in sorted(each.fileno() for each in kept):
+        os.closerange(start, number)
+        start = number + 1
+    os.closerange(start, MAX_DESCRIPTORS)
 
 
 def _deadline(packet: Head) -> float:
@@ -263,19 +354,11 @@ def _deadline(packet: Head) -> float:
     return time.monotonic() + seconds
 
 
-def _preload() -> None:
-    # imported late, as in _file_work: a box that only runs commands starts in half the time
-    from g4agent_box.inside.python_tools import preload
-
-    preload()
-
-
 def main(control_fd: int) -> None:
     """Runs a box's process 1 on the inherited control socket."""
-    os.closerange(3, control_fd)
-    os.closerange(control_fd + 1, 4096)
+    control = socket.socket(fileno=control_fd)
+    _close_all_but(control)
     os.set_inheritable(control_fd, False)
     kernel.set_dumpable(False)
     kernel.become_subreaper()  # for where process 1 is another one
-    control = socket.socket(fileno=control_fd)
     Supervisor(control).run()

@@ -68,3 +68,17 @@ def test_attention_is_that_over_decoded_vectors_however_the_prompt_is_cut(rate: 
         torch.testing.assert_close(run(other, data, chunk), bulk, atol=1e-5, rtol=1e-4)
         assert len(other.pages) == len(layer.pages) == 3
         assert all(torch.equal(a, b) for a, b in zip(other.pages, layer.pages, strict=True))
+
+
+@pytest.mark.parametrize("first", [15, 16, 143, 144, 271])
+def test_a_buffer_that_is_full_when_a_page_is_due_keeps_its_rows(first: int) -> None:
+    """After a prompt of 143 tokens, the 129th new one makes both the buffer move on and the first page encode."""
+    layer = PagedLayer(LayerFormat(1, 64, "4"))
+    keys, values = torch.randn(2, 1, 1, first + 300, 64)
+    layer.update(keys[:, :, :first], values[:, :, :first])
+    for at in range(first, first + 300):
+        layer.update(keys[:, :, at : at + 1], values[:, :, at : at + 1])
+    assert len(layer.pages) == layer.coded_pages(first + 299) > 0
+    for index, page in enumerate(layer.pages):
+        rows = slice(layer.start_of(index), layer.start_of(index + 1))
+        assert torch.equal(page, layer.format.encode(keys[0, :, rows], values[0, :, rows]))

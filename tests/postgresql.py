@@ -13,6 +13,8 @@ from pathlib import Path
 from debian import install
 
 USER = "postgres"
+ACCESS = f"local all {USER} trust\nlocal all all scram-sha-256\nhost all all 127.0.0.1/32 scram-sha-256\n"
+"""Who gets in: the administrator by the socket, all others with a password."""
 
 
 def programs() -> Path:
@@ -29,8 +31,12 @@ def programs() -> Path:
 
 
 @contextmanager
-def server() -> Iterator[str]:
-    """Starts a server; yields its URL without a database's name, to be completed as in `url % "name"`."""
+def server(port: int | None = None) -> Iterator[str]:
+    """Starts a server; yields its URL without a database's name, to be completed as in `url % "name"`.
+
+    Args:
+        port: Also of 127.0.0.1; None: it has nothing but its socket, that of port 5432.
+    """
     bin = programs()
     root = os.geteuid() == 0
     with tempfile.TemporaryDirectory(prefix="pg-") as folder:
@@ -45,9 +51,11 @@ def server() -> Iterator[str]:
 
         data = str(place / "data")
         run(str(bin / "initdb"), "-D", data, "-U", USER, "-A", "trust", "-E", "UTF8", "--no-sync")
-        options = f"-k {place} -c listen_addresses='' -c fsync=off"
+        (place / "data" / "pg_hba.conf").write_text(ACCESS)
+        listen = "-c listen_addresses=''" if port is None else f"-c listen_addresses=127.0.0.1 -p {port}"
+        options = f"-k {place} {listen} -c fsync=off"
         run(str(bin / "pg_ctl"), "-D", data, "-w", "-l", str(place / "log"), "-o", options, "start")
         try:
-            yield f"postgresql://{USER}@/%s?host={place}"
+            yield f"postgresql://{USER}@/%s?host={place}&port={port or 5432}"
         finally:
             run(str(bin / "pg_ctl"), "-D", data, "-m", "immediate", "stop")
