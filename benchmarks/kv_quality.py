@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _kv_codecs import DecodedStore, centred, min_max, prod, transformers_layer
+from _kv_codecs import DecodedStore, min_max, prod, transformers_layer, uncentred
 from _prose import paragraphs
 from _real_models import MODELS, load
 from _report import Report, Target, arguments, publish
@@ -60,7 +60,10 @@ CACHES: dict[str, tuple[Store, Callable[[int], float]]] = {
         for rate in RATES
     },
     **{
-        f"{rate} bits, centred": (lambda model, r=rate: DecodedStore(model, centred(r)), lambda d, r=rate: float(r))
+        f"{rate} bits, not centred": (
+            lambda model, r=rate: DecodedStore(model, uncentred(r)),
+            lambda d, r=rate: float(r),
+        )
         for rate in RATES
     },
     "prod 4 bits": (lambda model: DecodedStore(model, prod), lambda d: 4 + 32 / d),
