@@ -76,7 +76,7 @@ CACHES: dict[str, tuple[Store, Callable[[int], float]]] = {
             lambda model, k=backend, b=b: DecodedStore(model, transformers_layer(k, b)),
             lambda d, b=b: b + 0.5,
         )
-        for backend, b in (("quanto", 4), ("quanto", 2), ("hqq", 4), ("hqq", 3), ("hqq", 2))
+        for backend, b in (("quanto", 4), ("quanto", 2), ("hqq", 4), ("hqq", 2))
     },
 }
 """Name → store of caches for a text model, and bits per coordinate at a head size."""
