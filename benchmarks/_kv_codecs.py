@@ -41,7 +41,11 @@ class RoundTrips:
 
 
 class DecodedLayer(PagedLayer):
-    """A `PagedLayer` whose pages are decoded already."""
+    """A `PagedLayer` whose pages are decoded already, and whose codec gets keys as they are."""
+
+    @property
+    def centre(self) -> Tensor:
+        return torch.zeros(1)
 
     def _attend_group(self, query: Tensor, past: int, pages: int) -> Tensor:
         heads, count, size = query.shape
@@ -102,19 +106,12 @@ def min_max(bits: int) -> Callable[[int], tuple[RoundTrip, RoundTrip]]:
     return lambda size: (round_trip, round_trip)
 
 
-def centred(rate: str) -> Callable[[int], tuple[RoundTrip, RoundTrip]]:
-    """Ours on keys less the mean of the first page's: a constant of the sequence, which softmax doesn't see."""
+def uncentred(rate: str) -> Callable[[int], tuple[RoundTrip, RoundTrip]]:
+    """Our codec on keys as they are, without the mean of the first ones taken out."""
 
     def make(size: int) -> tuple[RoundTrip, RoundTrip]:
-        key_codec, value_codec = codec(size, rate, Scale.NORM, Order.KEY), codec(size, rate, Scale.UNBIASED, Order.KEY)
-        means: list[Tensor] = []
-
-        def keys(x: Tensor) -> Tensor:
-            if not means:
-                means.append(x.mean(1, keepdim=True))
-            return key_codec.decode(key_codec.encode(x - means[0]), x.shape[1]) + means[0]
-
-        return keys, lambda x: value_codec.decode(value_codec.encode(x), x.shape[1])
+        keys, values = (codec(size, rate, scale, Order.KEY) for scale in (Scale.NORM, Scale.UNBIASED))
+        return lambda x: keys.decode(keys.encode(x), x.shape[1]), lambda x: values.decode(values.encode(x), x.shape[1])
 
     return make
 
@@ -125,9 +122,10 @@ def transformers_layer(backend: str, bits: int) -> Callable[[int], tuple[RoundTr
 
     kind, axis = {"quanto": (QuantoQuantizedLayer, 0), "hqq": (HQQQuantizedLayer, 1)}[backend]
     layer = kind(nbits=bits, axis_key=axis, axis_value=axis, q_group_size=GROUP)
+    layer.keys = torch.empty(0)  # it asks these for their device
 
     def round_trip(x: Tensor) -> Tensor:
         decoded: Tensor = layer._dequantize(layer._quantize(x[None].contiguous(), axis))
-        return decoded.view_as(x).float()
+        return decoded.reshape(x.shape).float()
 
     return lambda size: (round_trip, round_trip)

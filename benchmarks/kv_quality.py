@@ -5,7 +5,7 @@
                                     [--seeds 2] [--results FILE] [--json] [--check]
 
 The cache is quantised as it decodes: what a token reads depends on its position alone (docstring of
-`g4agent_torch/turboquant/cache.py`), so a prompt in chunks gives what token by token gives (`--quick` checks that, too).
+`g4agent_torch/turboquant/cache.py`), so a prompt in chunks gives what token by token gives.
 Every token behind the first 16 and before the last 128 to 255 is read as codes, and errors flow into later keys.
 
 `KL` and `top-1` compare next-token distributions with those of the same weights and a full-precision cache, `ppl ratio`
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _kv_codecs import DecodedStore, centred, min_max, prod, transformers_layer
+from _kv_codecs import DecodedStore, min_max, prod, transformers_layer, uncentred
 from _prose import paragraphs
 from _real_models import MODELS, load
 from _report import Report, Target, arguments, publish
@@ -45,7 +45,13 @@ DEPTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
 PLACES = ("Arvika", "Bodmin", "Cuenca", "Dalian", "Etampes", "Fargo", "Gujrat", "Hobart", "Inari", "Jicin")
 LIMITS = {"4": 1.005, "3.5": 1.01, "2.5": 1.05}
 """Perplexity ratio."""
-QUICK = {"sequences": 1, "length": 2048, "needle_tokens": [], "caches": ["4 bits", "min-max 3 bits"]}
+QUICK = {
+    "model": ["smollm2-135m"],
+    "sequences": 2,
+    "length": 2048,
+    "needle_tokens": [],
+    "caches": ["4 bits", "min-max 4 bits"],
+}
 
 Store = Callable[[Any], Any]
 CACHES: dict[str, tuple[Store, Callable[[int], float]]] = {
@@ -54,7 +60,10 @@ CACHES: dict[str, tuple[Store, Callable[[int], float]]] = {
         for rate in RATES
     },
     **{
-        f"{rate} bits, centred": (lambda model, r=rate: DecodedStore(model, centred(r)), lambda d, r=rate: float(r))
+        f"{rate} bits, not centred": (
+            lambda model, r=rate: DecodedStore(model, uncentred(r)),
+            lambda d, r=rate: float(r),
+        )
         for rate in RATES
     },
     "prod 4 bits": (lambda model: DecodedStore(model, prod), lambda d: 4 + 32 / d),
@@ -67,7 +76,7 @@ CACHES: dict[str, tuple[Store, Callable[[int], float]]] = {
             lambda model, k=backend, b=b: DecodedStore(model, transformers_layer(k, b)),
             lambda d, b=b: b + 0.5,
         )
-        for backend, b in (("quanto", 4), ("quanto", 2), ("hqq", 4), ("hqq", 3), ("hqq", 2))
+        for backend, b in (("quanto", 4), ("quanto", 2), ("hqq", 4), ("hqq", 2))
     },
 }
 """Name → store of caches for a text model, and bits per coordinate at a head size."""
@@ -233,7 +242,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=2, help="haystacks of each length")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, help="file of finished parts")
-    parser.add_argument("--quick", action="store_true", help="one short piece, two caches, no needles")
+    parser.add_argument("--quick", action="store_true", help="one model, 4K tokens, two caches, no needles")
     options = parser.parse_args()
     if options.quick:
         vars(options).update(QUICK)

@@ -90,6 +90,15 @@ def test_kv_memory_counts_all_caches() -> None:
     assert {"bfloat16", "g4agent, 4 bits, V only", "turboquant, bits=4"} <= report["rows"].keys()
 
 
+@pytest.mark.slow
+def test_kv_quality_on_real_weights() -> None:
+    """A codec that meets theory on normal vectors and fails on a model's keys; fetches a model of 100 MB once."""
+    report = _report("kv_quality.py", "--quick")
+    ours, uniform = report["rows"]["smollm2-135m, 4 bits"], report["rows"]["smollm2-135m, min-max 4 bits"]
+    assert ours["bits"] < uniform["bits"] and ours["KL x 1000"] < uniform["KL x 1000"]
+    assert ours["ppl ratio"] < 1.02 and ours["top-1 %"] > 93
+
+
 def test_sandbox_latency_measures_a_box_and_its_absence() -> None:
     """A box that cannot be opened, or a tool that fails in it, must not look like a fast one."""
     report = _report("sandbox_latency.py", "--rounds", "1", "--calls", "2")
