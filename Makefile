@@ -47,6 +47,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/bfcl_native.py --check
 	$(BIN)/python benchmarks/codec.py --check
 	$(BIN)/python benchmarks/kv_memory.py --check
+	$(BIN)/python benchmarks/resume.py --tokens 2048,8192 --check
 	$(BIN)/python benchmarks/decode_attention.py
 	$(BIN)/python benchmarks/coding_oracle.py --check
 	$(BIN)/python benchmarks/nano_eval.py

@@ -3,7 +3,7 @@
 Single calls are compared with the expected call, given the right history. Tasks run to their end: those of the first
 two kinds on the generators' own shops and projects, those of the examples through the planner and the sandbox.
 
-    python benchmarks/nano_eval.py [--count 30] [--seed 7] [--model FOLDER] [--json] [--check]
+    python benchmarks/nano_eval.py [--count 30] [--seed 7] [--model FOLDER] [--kv-bits 4] [--json] [--check]
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from retail_checkout.plans import PLANS
 from retail_checkout.tasks import Task
 
 from g4agent import Budget, Sampling
+from g4agent_torch.turboquant.codec import RATES
 from training import coding, evaluate, export, generic, retail
 
 TARGETS = {"single call": 5.0, "retail task": 10.0, "coding task": 20.0, "retail example": 10.0}
@@ -34,9 +35,9 @@ BUDGET = Budget(steps=12, step_tokens=256)
 """Ends a run in which nano repeats itself."""
 
 
-def generated(folder: Path, count: int, seed: int) -> Counter[str]:
+def generated(folder: Path, count: int, seed: int, kv_bits: str) -> Counter[str]:
     """Hits and, under `… all`, totals of the generators' held-out samples."""
-    nano, score, rng = evaluate.Nano(folder), Counter[str](), random.Random(seed)
+    nano, score, rng = evaluate.Nano(folder, kv_bits), Counter[str](), random.Random(seed)
     for _ in range(count):
         evaluate.exact(nano, generic.dialogue(rng, "heldout", turns=1), score, "generic")
         evaluate.exact(nano, retail.dialogue(rng, "heldout"), score, "retail")
@@ -46,10 +47,11 @@ def generated(folder: Path, count: int, seed: int) -> Counter[str]:
     return score
 
 
-async def through_the_sandbox(folder: Path) -> Counter[str]:
+async def through_the_sandbox(folder: Path, kv_bits: str) -> Counter[str]:
     """The examples' tasks with the real planner, tools, sandbox and payment service."""
     score = Counter[str]()
     settings = {"model": str(folder), "store": False, "sampling": Sampling(temperature=0), "budget": BUDGET}
+    settings["model_options"] = {"kv_bits": kv_bits}
     async with retail_tasks.shop_agent.replace(**settings) as agent:
         await agent.load()
         for kind in PLANS:
@@ -69,9 +71,11 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=30, help="samples of each generated kind")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--model", type=Path, default=export.NANO)
+    parser.add_argument("--kv-bits", choices=("16", *RATES), default="16", help="of the cache")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    score = generated(options.model, options.count, options.seed) + anyio.run(through_the_sandbox, options.model)
+    score = generated(options.model, options.count, options.seed, options.kv_bits)
+    score += anyio.run(through_the_sandbox, options.model, options.kv_bits)
     for kind in ("generic", "retail", "coding"):
         score["single call"] += score[f"{kind} call"]
         score["single call all"] += score[f"{kind} call all"]

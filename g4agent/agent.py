@@ -16,9 +16,13 @@ import anyio.to_thread
 from pydantic import TypeAdapter
 
 from g4agent.budget import Budget
+from g4agent.context.ladder import ContextLadder
+from g4agent.context.shelf import ResultShelf
+from g4agent.context.window import Window
 from g4agent.egress.destinations import parse_destinations
 from g4agent.errors import ConfigError
 from g4agent.events import Event
+from g4agent.folder_workspace import folder_workspace
 from g4agent.permission import Permissions
 from g4agent.policy import Approve, Policy
 from g4agent.ports.runtime import (
@@ -70,6 +74,8 @@ class Agent:
     thinking: bool = False
     calls: CallRules = field(default_factory=CallRules)
     """Which calls may be made, and whether they are masked by their schemas while the model writes them."""
+    context: ContextLadder | None = field(default_factory=ContextLadder)
+    """How room is made before the context window is full. None: not at all."""
     output: type[Any] | None = None
     """What a run's answer is: a pydantic model, or any type that pydantic makes JSON of. None: text. The model is told
     its schema, an engine that can mask is held to it, and `RunResult.output` has the validated value."""
@@ -151,7 +157,7 @@ class Agent:
         stored = await _in_thread(lambda: store.session(session_id))
         self._require_same_tools(stored, runtime)
         setup = replace(self._setup(), system=stored.system, thinking=stored.thinking)
-        return await replay(runtime, store, stored.id, setup, sampling or stored.sampling)
+        return await replay(runtime, store, stored.id, setup, sampling or stored.sampling, self.context)
 
     def run_sync(self, prompt: str) -> RunResult:
         """`run` for code that is not async."""
@@ -219,7 +225,7 @@ class Agent:
                 if store is None
                 else await _in_thread(lambda: store.create_session(new, lease=True))
             )
-            return self._session(id, runtime, conversation, store, self.sampling, self.thinking)
+            return self._session(id, runtime, conversation, store, setup, self.sampling)
         kept = await self._require_store()
         id = (await _in_thread(lambda: kept.session(session_id))).id
         await _in_thread(lambda: kept.leases.acquire(id))
@@ -241,8 +247,9 @@ class Agent:
         stored = await _in_thread(lambda: store.session(id))
         self._require_same_model(stored, runtime)
         tokens = await _in_thread(lambda: store.transcript(stored.id))
-        await conversation.restore(replace(setup, system=stored.system, thinking=stored.thinking), tokens)
-        session = self._session(stored.id, runtime, conversation, store, stored.sampling, stored.thinking)
+        setup = replace(setup, system=stored.system, thinking=stored.thinking)
+        await conversation.restore(setup, tokens)
+        session = self._session(stored.id, runtime, conversation, store, setup, stored.sampling)
         session.next_step = stored.steps
         session.interrupted = stored.interrupted
         session.permissions.note(await _in_thread(lambda: store.calls(stored.id)))
@@ -267,7 +274,11 @@ class Agent:
 
     def _setup(self) -> ConversationSetup:
         schema = None if self._output is None else self._output.json_schema()
-        return ConversationSetup(self._system(), tuple(self._toolset.values()), self.thinking, self.calls, schema)
+        shelf = None
+        if self.context is not None and self._toolset:
+            shelf = ResultShelf(self.context.largest_results, self._toolset)
+        tools = tuple(self._toolset.values())
+        return ConversationSetup(self._system(), tools, self.thinking, self.calls, schema, shelf)
 
     def _system(self) -> str:
         """The system text, with the shape of the answer where there is one."""
@@ -297,13 +308,14 @@ class Agent:
         runtime: TokenRuntime | ChatRuntime,
         conversation: Conversation,
         store: Store | None,
+        setup: ConversationSetup,
         sampling: Sampling,
-        thinking: bool,
     ) -> Session:
         return Session(
             id=id,
             model=runtime.info,
             conversation=conversation,
+            window=Window(conversation, setup, runtime.info, self.context, store, id),
             tools=self._toolset,
             box_plan=self._box_plan(id, store),
             store=store,
@@ -312,7 +324,7 @@ class Agent:
             ),
             budget=self.budget,
             sampling=sampling,
-            thinking=thinking,
+            thinking=setup.thinking,
             output=self._output,
         )
 
@@ -322,7 +334,7 @@ class Agent:
             sandbox=self._load_sandbox,
             limits=self.limits,
             allow_degraded=self.allow_degraded,
-            workspace=_folder_workspace(workspace) if isinstance(workspace, Path) else workspace,
+            workspace=folder_workspace(workspace) if isinstance(workspace, Path) else workspace,
             services=tuple(self.services),
             folder=store.folder / "sessions" / session_id if store is not None else None,
             net=self._net,
@@ -381,18 +393,6 @@ class Agent:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
-
-
-def _folder_workspace(folder: Path) -> Workspace:
-    """All regular files below `folder`; links are not followed."""
-
-    def files(seed: int) -> dict[str, bytes]:
-        if not folder.is_dir():
-            raise ConfigError(f"the workspace folder {folder} does not exist")
-        found = (p for p in sorted(folder.rglob("*")) if p.is_file() and not p.is_symlink())
-        return {p.relative_to(folder).as_posix(): p.read_bytes() for p in found}
-
-    return files
 
 
 async def _in_thread(function: Callable[[], T]) -> T:

@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
+from g4agent.context.ladder import Rung
+from g4agent.context.ledger import Ledger
 from g4agent.messages import ToolCall, ToolError, ToolResult
 from g4agent.verdict import Verdict
 
@@ -175,11 +177,12 @@ class ApprovalAsked:
 
 @dataclass(frozen=True, slots=True)
 class ToolStarted:
-    """A validated and allowed call starts. `where` says whether it runs in the sandbox or, by name, on the host."""
+    """A validated and allowed call starts. `where` says whether it runs in the sandbox, in a closed box of its own
+    or, by name, on the host."""
 
     type: ClassVar[str] = "tool_started"
     call: ToolCall
-    where: Literal["sandbox", "host"]
+    where: Literal["sandbox", "host", "box"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +228,27 @@ class StepFinished:
     type: ClassVar[str] = "step_finished"
     step: int
     usage: Usage
+    context: Ledger | None = None
+    """What the context window is filled with; None for a model that gives no tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContextReduced:
+    """Room was made in the context window, by one rung of the ladder. Committed as a step of its own: a fork at the
+    step before has the transcript of before. The store keeps all results and generations, whatever is taken out."""
+
+    type: ClassVar[str] = "context_reduced"
+    step: int
+    rung: Rung
+    before: int
+    """Length of the transcript in tokens."""
+    after: int
+    usage: Usage
+    """What it took: tokens that have to be computed again, and the generation of a summary."""
+    trimmed: tuple[str, ...] = ()
+    """Ids of the calls whose results the transcript now shows in part only."""
+    summary: str = ""
+    """What now stands in the place of older turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +318,7 @@ Event: TypeAlias = (
     | ToolFinished
     | PagesLost
     | StepFinished
+    | ContextReduced
     | RunFinished
     | WorkspaceChanged
     | ChangesSettled

@@ -1,4 +1,4 @@
-"""Runs one admitted call, in the sandbox or on the host, and turns whatever happens into one result."""
+"""Runs one admitted call, in the sandbox or from this process, and turns whatever happens into one result."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from g4agent.errors import BoxClosedError
 from g4agent.messages import JsonValue, ToolCall, ToolError, ToolResult
 from g4agent.ports.sandbox import Box, ExecResult, PythonCall
 from g4agent.secrets import Secrets
+from g4agent.store.records import CallRecord
 from g4agent.tools import CommandTarget, PythonTarget, Tool
 
 IDLE = ToolError("timeout", "ended because it printed nothing for too long")
@@ -41,7 +42,7 @@ def refused(call: ToolCall, error: ToolError) -> Execution:
 
 
 async def execute(call: ToolCall, tool: Tool, box: Box | None, timeout: float, secrets: Secrets, key: str) -> Execution:
-    """Runs an admitted call for at most `timeout` seconds. `box` is needed unless the tool runs on the host.
+    """Runs an admitted call for at most `timeout` seconds. `box` is needed where the tool runs in the sandbox.
 
     `key` is the call's idempotency key.
 
@@ -52,7 +53,7 @@ async def execute(call: ToolCall, tool: Tool, box: Box | None, timeout: float, s
     started, clock = datetime.now(UTC), time.monotonic()
     env = {**secrets.values(tool.secrets), VARIABLE: key}
     try:
-        if tool.where == "host":
+        if tool.where != "sandbox":
             with secrets.granted(tool.secrets), keyed(key):
                 outcome = await _on_host(call, tool, timeout)
         elif isinstance(tool.target, CommandTarget):
@@ -155,3 +156,22 @@ def _shorten(text: str) -> str:
         return text
     head, tail = OUTPUT_CHARS * 2 // 5, OUTPUT_CHARS * 3 // 5
     return f"{text[:head]}\n[{len(text) - head - tail} characters left out]\n{text[-tail:]}"
+
+
+def call_record(
+    index: int, call: ToolCall, tool: Tool | None, execution: Execution | None = None, repairs: tuple[str, ...] = ()
+) -> CallRecord:
+    """A call as the store keeps it: an intent, or with its execution a call that is done."""
+    return CallRecord(
+        index=index,
+        call_id=call.id,
+        name=call.name,
+        arguments=call.arguments,
+        effect=tool.effect if tool else None,
+        where=tool.where if tool else None,
+        result=execution.result if execution else None,
+        output=execution.output if execution else "",
+        started=execution.started if execution else None,
+        seconds=execution.seconds if execution else 0.0,
+        repairs=repairs,
+    )

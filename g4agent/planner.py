@@ -18,6 +18,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from g4agent.budget import Spending
 from g4agent.call_keys import make_key
+from g4agent.context.window import make_room
+from g4agent.errors import ContextOverflowError
 from g4agent.events import (
     ApprovalAsked,
     CallMalformed,
@@ -48,6 +50,11 @@ from g4agent.verdict import Outcome, Verdict
 
 INTERRUPTED = Verdict(Outcome.INTERRUPTED, "the run was stopped; it can be resumed")
 STOPPED = Verdict(Outcome.INTERRUPTED, "somebody ordered the run to stop; it can be resumed")
+FULL = Verdict(
+    Outcome.CONTEXT_FULL,
+    "the context window is full, and nothing more can be taken out: go on in a new session, or load the model with a "
+    "larger context_length",
+)
 POLL_SECONDS = 0.05
 """How often a paused run, or one whose tools are at work, looks for orders."""
 
@@ -103,6 +110,9 @@ async def plan(session: Session, turn: Turn) -> AsyncGenerator[Event, None]:
                 yield event
         if turn.verdict is not None:
             return
+        async with aclosing(reduce(session, turn)) as events:
+            async for event in events:
+                yield event
         step = Step(session.next_step)
         yield StepStarted(step.index)
 
@@ -134,7 +144,7 @@ async def plan(session: Session, turn: Turn) -> AsyncGenerator[Event, None]:
             return
         for execution in step.executions.values():
             yield ToolFinished(execution.result, execution.seconds, execution.output, execution.degraded)
-        yield StepFinished(step.index, step.usage)
+        yield StepFinished(step.index, step.usage, session.window.ledger)
 
 
 async def obey(session: Session, turn: Turn) -> AsyncGenerator[Event, None]:
@@ -151,8 +161,33 @@ async def obey(session: Session, turn: Turn) -> AsyncGenerator[Event, None]:
         await session.end_turn(turn.verdict)
         return
     for text in inbox.take_said():
-        turn.spending.usage += await session.say(text)
+        async with aclosing(reduce(session, turn, text)) as events:
+            async for event in events:
+                yield event
+        try:
+            turn.spending.usage += await session.say(text)
+        except ContextOverflowError as problem:
+            turn.verdict = Verdict(
+                Outcome.CONTEXT_FULL, f"what was said does not fit in the context: {problem.message}"
+            )
+            await session.end_turn(turn.verdict)
+            return
         yield UserSpoke(text)
+
+
+async def reduce(session: Session, turn: Turn, text: str | None = None) -> AsyncGenerator[Event, None]:
+    """Makes room in the context where it runs out, with a user turn to come or without."""
+    try:
+        async with aclosing(make_room(session, text)) as events:
+            async for event in events:
+                turn.spending.usage += event.usage
+                yield event
+    except BaseException as problem:
+        failed = isinstance(problem, Exception)
+        turn.verdict = Verdict(Outcome.MODEL_ERROR, f"{type(problem).__name__}: {problem}") if failed else INTERRUPTED
+        with anyio.CancelScope(shield=True):
+            await session.end_turn(turn.verdict)
+        raise
 
 
 async def generate(session: Session, turn: Turn, step: Step) -> AsyncGenerator[Event, None]:
@@ -219,6 +254,9 @@ async def admit(session: Session, step: Step, call: ToolCall) -> None:
         except InvalidArguments as problem:
             error = ToolError("invalid_arguments", str(problem))
         else:
+            if tool is session.window.reader:  # gives what the session was given already
+                step.admitted.append((call, tool))
+                return
             taken = [*step.answered, *(asked.question for asked in step.waiting)]
             signals = step.signals.get(call.id)
             permission = await session.permissions.decide(call, tool, signals, taken, step.admitted)
@@ -287,7 +325,7 @@ async def checkpoint(session: Session, turn: Turn, step: Step) -> None:
     results = [execution.result for execution in step.executions.values()]
     if results:
         before = session.conversation.usage
-        seen = await session.conversation.add_results(results)
+        seen = session.window.whole(results, await session.conversation.add_results(results))
         step.usage += session.conversation.usage - before
         step.executions = {r.call_id: replace(step.executions[r.call_id], result=r) for r in seen}
         results = list(seen)
@@ -313,7 +351,7 @@ def judge(turn: Turn, step: Step, output: TypeAdapter[Any] | None) -> tuple[Verd
         case "max_tokens":
             return Verdict(Outcome.CUT_OFF, "the answer was cut off at the step's token budget"), answer
         case "context_full":
-            return Verdict(Outcome.CONTEXT_FULL, "the context window is full"), answer
+            return FULL, answer
         case _ if not answer:
             return Verdict(Outcome.NO_ANSWER, "the model ended its turn without a call or an answer"), answer
         case _:

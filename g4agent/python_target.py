@@ -11,7 +11,8 @@ from typing import Any, Literal, TypeAlias
 
 from g4agent.errors import ToolDefinitionError
 
-Where: TypeAlias = Literal["sandbox", "host"]
+Where: TypeAlias = Literal["sandbox", "host", "box"]
+"""The session's closed box; this process, with all its rights; or a closed box of the tool's own (an MCP server's)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ def python_target(function: Callable[..., Any], where: Where) -> PythonTarget:
         raise ToolDefinitionError("a lambda cannot be a tool", hint="Write a `def` with types and a docstring.")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ToolDefinitionError(f"{function.__name__} is a generator", hint="Return a list instead of yielding.")
-    if where == "host":
+    if where != "sandbox":
         return PythonTarget(function, function.__module__, function.__qualname__)
     if inspect.ismethod(function) or "<locals>" in function.__qualname__:
         raise ToolDefinitionError(

@@ -11,15 +11,17 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 import anyio.to_thread
 
+from g4agent.context.ladder import ContextLadder
+from g4agent.context.reducer import Reducer, Rewritten
 from g4agent.errors import ConfigError, StoreError
+from g4agent.gemma4.conversation import NativeConversation
 from g4agent.messages import ToolResult
 from g4agent.ports.runtime import (
     ChatRuntime,
-    Conversation,
     ConversationSetup,
     GenerationLimits,
     SampledToken,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from g4agent.store import Store
 
 T = TypeVar("T")
+Part: TypeAlias = Literal["generation", "prompt", "results", "context"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +43,9 @@ class Divergence:
     """The first token that is not the stored one. An `expected` of None: nothing more was there; `got` likewise."""
 
     step: int
-    part: Literal["generation", "prompt", "results"]
+    part: Part
     """Where: in what the model sampled, or in what was rendered for it: a user turn (with the system turn before the
-    first one), or a step's results."""
+    first one), a step's results, or what a rung of the context ladder has left."""
     index: int
     """Place, from 0: among the step's sampled tokens, or among all that the step added to the transcript."""
     expected: SampledToken | None
@@ -68,7 +71,12 @@ class Replay:
 
 
 async def replay(
-    runtime: TokenRuntime | ChatRuntime, store: Store, session_id: str, setup: ConversationSetup, sampling: Sampling
+    runtime: TokenRuntime | ChatRuntime,
+    store: Store,
+    session_id: str,
+    setup: ConversationSetup,
+    sampling: Sampling,
+    ladder: ContextLadder | None = None,
 ) -> Replay:
     """Runs a session again, as far as it comes out the same.
 
@@ -78,6 +86,7 @@ async def replay(
         session_id: The session.
         setup: That of the session.
         sampling: How to sample; the session's own where it shall come out the same.
+        ladder: How room was made in the context; None: as an agent does that is told nothing else.
 
     Raises:
         ConfigError: The model gives no tokens.
@@ -88,7 +97,9 @@ async def replay(
         if engine is None:
             raise ConfigError(f"{runtime.info.name} gives no tokens to compare", hint="Use a token runtime.")
         await conversation.begin(setup)
-        return await _Replayer(store, session_id, conversation, engine, sampling).run(runtime.info.name)
+        assert isinstance(conversation, NativeConversation)
+        reducer = Reducer(conversation, ladder or ContextLadder(), setup)
+        return await _Replayer(store, session_id, conversation, engine, sampling, reducer).run(runtime.info.name)
     finally:
         await conversation.close()
 
@@ -102,16 +113,24 @@ class _Replayer:
         conversation: Begun with the session's setup, and empty otherwise.
         engine: The conversation's engine, which keeps what is sampled.
         sampling: How to sample.
+        reducer: Of the conversation.
     """
 
     def __init__(
-        self, store: Store, session_id: str, conversation: Conversation, engine: RecordingEngine, sampling: Sampling
+        self,
+        store: Store,
+        session_id: str,
+        conversation: NativeConversation,
+        engine: RecordingEngine,
+        sampling: Sampling,
+        reducer: Reducer,
     ) -> None:
         self._store = store
         self._id = session_id
         self._conversation = conversation
         self._engine = engine
         self._sampling = sampling
+        self._reducer = reducer
         self._stored: dict[int, Generation] = {}
         self._results = defaultdict[int, list[ToolResult]](list)
         """Both by step."""
@@ -122,18 +141,53 @@ class _Replayer:
         """All steps, up to the first divergence. Raises StoreError where a step has no sampled tokens."""
         steps = await _in_thread(lambda: self._store.steps(self._id))
         for step in steps:
-            if step.kind == "model":
+            if step.kind in ("model", "summarise"):
                 self._stored[step.index] = await self._generation(step)
         for call in await _in_thread(lambda: self._store.calls(self._id)):
             if call.result is not None:
                 self._results[call.step].append(call.result)
         divergence, same = None, 0
         for step in steps:
-            divergence = await (self._user_turn if step.kind == "user" else self._model_step)(step)
+            divergence = await self._step(step)
             if divergence is not None:
                 break
             same += 1
         return Replay(self._id, model, same, self._tokens, self._logprob_difference, divergence)
+
+    async def _step(self, step: StoredStep) -> Divergence | None:
+        match step.kind:
+            case "user":
+                return await self._user_turn(step)
+            case "model":
+                return await self._model_step(step)
+            case _:
+                return await self._rung(step)
+
+    async def _rung(self, step: StoredStep) -> Divergence | None:
+        """Takes a rung of the ladder as it was taken then: with as many recent steps left as give what is stored."""
+        reducer, conversation = self._reducer, self._conversation
+        delta = await _in_thread(lambda: self._store.delta(self._id, step.index))
+        stored = [*conversation.engine.tokens[: delta.start], *delta.tokens]
+        results = [result for index in sorted(self._results) if index < step.index for result in self._results[index]]
+        new: Rewritten | None = None
+        for recent in range(reducer.ladder.recent, 0, -1):
+            if step.kind == "summarise":
+                new = reducer.summed_up(recent, step.text)
+            elif step.kind == "trim_results":
+                new = reducer.trimmed(recent, results)
+            else:
+                new = reducer.without_thoughts(recent)
+            if new is not None and new.tokens == stored:
+                break
+        if new is not None and new.tokens == stored and step.kind == "summarise":
+            await reducer.ask(recent, self._stored[step.index].max_tokens, self._sampling)
+            got = self._engine.last
+            divergence = self._compare_generation(step, self._stored[step.index], got.tokens if got is not None else ())
+            if divergence is not None:
+                return divergence
+        if new is not None:
+            await conversation.rewrite(new.tokens)
+        return await self._compare_transcript(step, "context")
 
     async def _user_turn(self, step: StoredStep) -> Divergence | None:
         await self._conversation.add_user(step.text)
@@ -173,7 +227,7 @@ class _Replayer:
                 self._logprob_difference = max(self._logprob_difference, difference)
         return None if at is None else _divergence(step, "generation", at, stored.tokens, got)
 
-    async def _compare_transcript(self, step: StoredStep, part: Literal["prompt", "results"]) -> Divergence | None:
+    async def _compare_transcript(self, step: StoredStep, part: Part) -> Divergence | None:
         """Compares all that the step changed, where its sampled tokens are known to be the same."""
         stored = await _in_thread(lambda: self._store.delta(self._id, step.index))
         got = self._conversation.take_delta()
@@ -185,7 +239,7 @@ class _Replayer:
 
 def _divergence(
     step: StoredStep,
-    part: Literal["generation", "prompt", "results"],
+    part: Part,
     index: int,
     expected: Sequence[SampledToken],
     got: Sequence[SampledToken],

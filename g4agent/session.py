@@ -15,8 +15,8 @@ import anyio.to_thread
 from g4agent.budget import Budget, Spending
 from g4agent.egress.destinations import Destination
 from g4agent.errors import BoxClosedError, ConversationError
-from g4agent.events import Event, RunFinished, RunStarted, Usage
-from g4agent.execute import Execution
+from g4agent.events import ContextReduced, Event, RunFinished, RunStarted, Usage
+from g4agent.execute import call_record
 from g4agent.inbox import Inbox
 from g4agent.messages import ToolCall, ToolResult
 from g4agent.permission import Permissions
@@ -24,7 +24,7 @@ from g4agent.ports.runtime import Conversation, ModelInfo, Sampling
 from g4agent.ports.sandbox import Box, BoxSpec, LimitName, Limits, Sandbox
 from g4agent.run_log import logged
 from g4agent.secrets import Secrets
-from g4agent.store.records import CallRecord, StepRecord
+from g4agent.store.records import StepRecord
 from g4agent.tools import Tool
 from g4agent.toolset import ToolSet
 from g4agent.verdict import Outcome, Verdict
@@ -32,6 +32,7 @@ from g4agent.verdict import Outcome, Verdict
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+    from g4agent.context.window import Window
     from g4agent.egress.service import Egress
     from g4agent.planner import Step, Turn
     from g4agent.recording import RecordingEngine
@@ -87,6 +88,7 @@ class Session:
         id: str,
         model: ModelInfo,
         conversation: Conversation,
+        window: Window,
         tools: ToolSet,
         box_plan: BoxPlan,
         store: Store | None,
@@ -101,7 +103,9 @@ class Session:
         self.id = id
         self.model = model
         self.conversation = conversation
-        self.tools = tools
+        self.window = window
+        """What the conversation's context is filled with."""
+        self._tools = tools
         self.permissions = permissions
         self.budget = budget
         self.sampling = sampling
@@ -117,7 +121,7 @@ class Session:
         """Values that the tools name."""
         self.trace: SessionTrace | None = None
         """Telemetry, where it is wanted."""
-        self._journaled = False
+        self.journaled = False
         """True while the store has the generation of the step under way."""
         self._heartbeat: Heartbeat | None = None
         self._box_plan = box_plan
@@ -130,6 +134,11 @@ class Session:
             from g4agent.store.leases import Heartbeat
 
             self._heartbeat = Heartbeat(store.leases, store.orders, id, self.inbox)
+
+    @property
+    def tools(self) -> ToolSet:
+        """What may be called: the agent's tools, and from some time on the one that reads long results back."""
+        return self.window.tools(self._tools)
 
     # The user's side --------------------------------------------------------------------------------------------------
 
@@ -155,18 +164,22 @@ class Session:
         return events if self.trace is None else self.trace.watch(events)
 
     async def _events(self, prompt: str | None, results: list[ToolResult]) -> AsyncGenerator[Event, None]:
+        from g4agent.context.window import make_room
         from g4agent.planner import INTERRUPTED, Turn, plan
 
-        turn = Turn(Spending(self.budget), results=results)
+        turn, room = Turn(Spending(self.budget), results=results), list[ContextReduced]()
         self.inbox.clear()
         if prompt is None:
             if not self.interrupted:
                 raise ConversationError(f"session {self.id} has no interrupted run", hint="Give a prompt.")
             await self._take_up(turn)
         else:
-            turn.spending.usage += await self.say(prompt)
+            room = [event async for event in make_room(self, prompt)]
+            turn.spending.usage += sum((event.usage for event in room), await self.say(prompt))
             self.interrupted = True
         yield RunStarted(self.id, self.model.name, prompt or "", self.thinking, self.sampling.seed)
+        for reduced in room:
+            yield reduced
         async with aclosing(plan(self, turn)) as events:
             async for event in events:
                 for aside in self._asides():
@@ -189,7 +202,7 @@ class Session:
         stored = await self._in_thread(self._store.generation, self.id, self.next_step)
         if stored is not None:
             self.recorder.play(stored)
-            self._journaled = True
+            self.journaled = True
 
     async def initial_files(self) -> dict[str, bytes]:
         """The files that the workspace began with, by relative path."""
@@ -221,9 +234,9 @@ class Session:
         await self.conversation.add_user(text)
         used = self.conversation.usage - before
         await self.permissions.withdraw()
-        self._journaled = False
+        self.journaled = False
         delta = self.conversation.take_delta()
-        await self._commit(StepRecord(index=self.next_step, kind="user", text=text, delta=delta, usage=used))
+        await self.commit(StepRecord(index=self.next_step, kind="user", text=text, delta=delta, usage=used))
         return used
 
     async def open_box(self) -> Box:
@@ -231,7 +244,7 @@ class Session:
         if self._box is None:
             plan = self._box_plan
             sockets = await self._start_services()
-            spec = BoxSpec(plan.limits, self.tools.source_roots(), sockets, allow_degraded=plan.allow_degraded)
+            spec = BoxSpec(plan.limits, self._tools.source_roots, sockets, allow_degraded=plan.allow_degraded)
             if self._egress is not None:
                 spec = replace(spec, ports=self._egress.ports, env=self._egress.environment)
             box = await plan.sandbox().open(spec)
@@ -286,15 +299,15 @@ class Session:
 
     async def journal(self, step: int, calls: Sequence[tuple[ToolCall, Tool]]) -> None:
         """Commits the calls that have an effect, and the generation that they stand in, before any of them runs."""
-        intents = [_record(i, c, t) for i, (c, t) in enumerate(calls) if t.effect != "pure"]
+        intents = [call_record(i, c, t) for i, (c, t) in enumerate(calls) if t.effect != "pure"]
         if self._store is not None and intents:
             generation = await self.recorder.kept() if self.recorder is not None else None
             await self._in_thread(self._store.record_intents, self.id, step, intents, generation)
-            self._journaled = True
+            self.journaled = True
 
     async def suspend(self, step: int, verdict: Verdict) -> None:
         """Ends the turn with its last generation kept in the journal and taken back from the conversation."""
-        if self._store is not None and self.recorder is not None and not self._journaled:
+        if self._store is not None and self.recorder is not None and not self.journaled:
             await self._in_thread(self._store.record_intents, self.id, step, [], await self.recorder.kept())
         await self.conversation.rewind()
         await self.end_turn(verdict)
@@ -304,17 +317,18 @@ class Session:
         self.interrupted = verdict is None or verdict.resumable
         tools = [self.tools.get(call.name) for call in step.calls]
         records = [
-            _record(i, call, tool, step.executions[call.id], step.repairs.get(call.id, ()))
+            call_record(i, call, tool, step.executions[call.id], step.repairs.get(call.id, ()))
             for i, (call, tool) in enumerate(zip(step.calls, tools, strict=True))
         ]
         touched = any(t is not None and t.where == "sandbox" and t.effect != "pure" for t in tools)
         self.permissions.note(records)
+        self.window.note(step.executions[call.id].result for call in step.calls)
         if self._store is not None and any(r.result and _broke_the_box(r.result) for r in records):
             await self._drop_box()  # the next call opens a new one, with the workspace of the last committed step
         workspace = await self._snapshot() if self._store is not None and touched else None
-        journaled, self._journaled = self._journaled, False
+        journaled, self.journaled = self.journaled, False
         generation = None if self.recorder is None else await self.recorder.kept()
-        await self._commit(
+        await self.commit(
             StepRecord(
                 index=self.next_step,
                 kind="model",
@@ -326,6 +340,7 @@ class Session:
                 calls=tuple(records),
                 verdict=verdict,
                 workspace=workspace,
+                memory=None if self.recorder is None else self.recorder.memory,
             )
         )
 
@@ -350,8 +365,10 @@ class Session:
         if self._store is not None:
             await self._in_thread(self._store.end_turn, self.id, verdict)
 
-    async def _commit(self, step: StepRecord) -> None:
+    async def commit(self, step: StepRecord) -> None:
+        """Commits a step, and counts it."""
         self.next_step += 1
+        self.window.see(step)
         if self._store is not None:
             await self._in_thread(self._store.commit_step, self.id, step)
 
@@ -362,21 +379,3 @@ class Session:
 
 def _broke_the_box(result: ToolResult) -> bool:
     return result.error is not None and result.error.kind == "sandbox"
-
-
-def _record(
-    index: int, call: ToolCall, tool: Tool | None, execution: Execution | None = None, repairs: tuple[str, ...] = ()
-) -> CallRecord:
-    return CallRecord(
-        index=index,
-        call_id=call.id,
-        name=call.name,
-        arguments=call.arguments,
-        effect=tool.effect if tool else None,
-        where=tool.where if tool else None,
-        result=execution.result if execution else None,
-        output=execution.output if execution else "",
-        started=execution.started if execution else None,
-        seconds=execution.seconds if execution else 0.0,
-        repairs=repairs,
-    )

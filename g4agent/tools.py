@@ -20,7 +20,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, TypeAlias, cast, overload
+from typing import Any, Literal, TypeAlias, cast, get_args, overload
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticSerializationError, to_jsonable_python
@@ -80,10 +80,10 @@ class Tool:
                 f"the timeout of {self.name} is {self.timeout!r}",
                 hint="Give seconds greater than 0, or leave it out.",
             )
-        if self.effect not in ("pure", "idempotent", "once") or self.where not in ("sandbox", "host"):
+        if self.effect not in ("pure", "idempotent", "once") or self.where not in get_args(Where):
             raise ToolDefinitionError(
                 f"{self.name} has effect {self.effect!r} and where {self.where!r}",
-                hint='effect is "pure", "idempotent" or "once"; where is "sandbox" or "host".',
+                hint='effect is "pure", "idempotent" or "once"; where is "sandbox", "host" or "box".',
             )
         object.__setattr__(self, "secrets", check_names(self.name, self.secrets))
         check_usable(self.name, self.schema)
@@ -215,7 +215,8 @@ def tool(
             NumPy or reST style) or by `Annotated[..., Field(description=...)]`, which wins.
         effect: What repeating a call does.
         timeout: Seconds per call.
-        where: "sandbox" runs it in the session's closed box; "host" runs it in this process, with all its rights.
+        where: "sandbox" runs it in the session's closed box, "host" in this process, with all its rights; "box" is
+            said of a function that hands its call to a closed box of its own.
         untrusted: Whether its results may hold what strangers wrote.
         secrets: Names of the secrets that its calls are given.
         cost: What a call costs, in a unit of your own: a number, or the name of the argument that says it.

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from g4agent.errors import ToolDefinitionError
-from g4agent.tools import PythonTarget, Tool
+from g4agent.python_target import PythonTarget
+from g4agent.tools import Tool
 
 
 class ToolSet(Mapping[str, Tool]):
@@ -31,8 +32,9 @@ class ToolSet(Mapping[str, Tool]):
     def __len__(self) -> int:
         return len(self._tools)
 
+    @property
     def source_roots(self) -> tuple[Path, ...]:
-        """Folders from which the sandboxed tools' modules can be imported."""
+        """Folders from which the modules of the tools that run in a sandbox can be imported."""
         roots: dict[Path, None] = {}
         reconcilers = [tool.reconcile for tool in self.values() if tool.reconcile is not None]
         for tool in [*self.values(), *reconcilers]:

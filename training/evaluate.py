@@ -21,6 +21,8 @@ from transformers import Gemma4ForCausalLM
 
 from g4agent.gemma4.parse import CallEnd, parse
 from g4agent.gemma4.payload import CallSyntaxError, read_strict
+from g4agent_torch.kv import DenseKVStore, KVStore
+from g4agent_torch.turboquant.store import TurboQuantKVStore
 from training import coding, export, generic, retail, tokenizer
 from training.dialogue import Dialogue
 from training.words import Split
@@ -29,10 +31,19 @@ STOPS = frozenset(export.STOPS)
 
 
 class Nano:
-    """A model and its cache: text in, greedy ids out."""
+    """A model and its cache: text in, greedy ids out.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: The model.
+        kv_bits: Of the cache: 16, or a rate of `g4agent_torch.turboquant.codec`.
+    """
+
+    def __init__(self, folder: Path, kv_bits: str = "16") -> None:
         self.model = Gemma4ForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self._store: KVStore = DenseKVStore(self.model.config)
+        if kv_bits != "16":
+            self._store = TurboQuantKVStore(self.model.get_decoder(), kv_bits)
+            self.model.set_attn_implementation(self._store.attention)
         self.tokens: Tokenizer = tokenizer.load(folder)
 
     def encode(self, text: str) -> list[int]:
@@ -44,10 +55,9 @@ class Nano:
     def generate(self, ids: list[int], most: int = 200) -> list[int]:
         """Until a stop token, which is the last id."""
         written: list[int] = []
-        cache, feed = None, ids
+        feed, cache = ids, self._store.new().layers
         while len(written) < most:
             out = self.model(input_ids=torch.tensor([feed]), past_key_values=cache, use_cache=True, logits_to_keep=1)
-            cache = out.past_key_values
             feed = [int(out.logits[0, -1].argmax())]
             written += feed
             if feed[0] in STOPS:

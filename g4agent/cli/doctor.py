@@ -154,7 +154,8 @@ def _hardware() -> Iterator[Finding]:
     from g4agent.cli.machine import gib, gpus, memory, processor
 
     ram = memory()
-    yield Finding("memory", "ok", f"{gib(ram.available)} free of {gib(ram.total)}")
+    hint = "What fits in it, model by model and context by context: g4agent fit MODEL"
+    yield Finding("memory", "ok", f"{gib(ram.available)} free of {gib(ram.total)}", hint)
     name, cores, flags = processor()
     yield Finding("processor", "ok", f"{name}, {cores} cores, {' '.join(flags) or 'no vector extensions known here'}")
     for gpu in gpus():

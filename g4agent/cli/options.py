@@ -53,8 +53,16 @@ Degraded = Annotated[
 SandboxName = Annotated[str | None, typer.Option("--sandbox", help="Where tools run: bubblewrap, docker.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[str | None, typer.Option(help="auto, float32, bfloat16.")]
-ContextLength = Annotated[int | None, typer.Option(min=256, help="Tokens that a session may have.")]
+ContextLength = Annotated[
+    int | None, typer.Option("--context", "--context-length", min=256, help="Tokens that a session may have.")
+]
 KvBits = Annotated[str | None, typer.Option("--kv-bits", help="16, 4, 3.5 or 2.5: bits per number of the KV cache.")]
+KvMemory = Annotated[
+    float | None, typer.Option("--kv-memory", metavar="GB", min=0.001, help="Memory that keys and values may take.")
+]
+KvDisk = Annotated[
+    float | None, typer.Option("--kv-disk", metavar="GB", min=0, help="Disk that their pages may take; 0 keeps none.")
+]
 Offline = Annotated[bool, typer.Option("--offline", help="Never ask the model hub.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show everything, and tracebacks of errors.")]
 LogFile = Annotated[
@@ -86,6 +94,10 @@ class AgentOptions:
     dtype: str | None = None
     context_length: int | None = None
     kv_bits: str | None = None
+    kv_memory: float | None = None
+    """GB."""
+    kv_disk: float | None = None
+    """GB."""
     offline: bool = False
     log: Path | None = None
 
@@ -133,6 +145,9 @@ class AgentOptions:
     def _model_options(self) -> dict[str, Any]:
         names = ("device", "dtype", "context_length", "kv_bits")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        for name in ("kv_memory", "kv_disk"):
+            if (gigabytes := getattr(self, name)) is not None:
+                given[name] = int(gigabytes * 1e9)
         return given | ({"offline": True} if self.offline else {})
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from rich.console import Console
 from rich.text import Text
 
 from g4agent.cli.console import arguments, compact, one_line, plain
+from g4agent.context.ladder import Rung
 from g4agent.events import (
     ApprovalAsked,
     CallMalformed,
@@ -17,6 +19,7 @@ from g4agent.events import (
     CallSignals,
     ChangesSettled,
     CheckFinished,
+    ContextReduced,
     Event,
     NetworkAttempt,
     PagesLost,
@@ -39,11 +42,18 @@ from g4agent.messages import ToolCall, ToolResult
 ARGUMENT_CHARS = 80
 RESULT_CHARS = 200
 DIFF_STYLES = {"diff ": "bold", "--- ": "bold", "+++ ": "bold", "@@": "cyan", "-": "red", "+": "green"}
+PLACES = {"sandbox": "in the sandbox", "box": "in a box of its own", "host": "on the host"}
 SETTLED = {
     "apply": "applied to {where}",
     "branch": "committed to the branch {where}",
     "patch": "not applied; the patch is {where}",
     "discard": "discarded",
+}
+
+REDUCED: dict[Rung, str] = {
+    "trim_results": "{count} older results are shown in part",
+    "drop_thoughts": "older thoughts are dropped",
+    "summarise": "older turns are summed up",
 }
 
 
@@ -91,8 +101,8 @@ class Story:
                     self.line(f"  mended: {', '.join(repairs)}", "yellow")
             case CallMalformed(raw=raw):
                 self.line(f"→ malformed call: {one_line(raw, self._limit(RESULT_CHARS))}", "yellow")
-            case ToolStarted(where="host") if self._verbose:
-                self.line(f"  {event.call.name} runs on the host", "dim")
+            case ToolStarted(call, where) if where != "sandbox" and self._verbose:
+                self.line(f"  {call.name} runs {PLACES[where]}", "dim")
             case NetworkAttempt():
                 self._network(event)
             case PagesLost(problem):
@@ -103,6 +113,8 @@ class Story:
             case ApprovalAsked(question, call, reason):
                 self.line(f"? {one_line(call.name)} waits for a person: {reason}", "bold yellow")
                 self.line(f"  answer with: g4agent approve {question} [--deny]", "dim")
+            case ContextReduced():
+                self.reduced(event.rung, event.trimmed, event.summary, f"{event.before:,} → {event.after:,} tokens")
             case RunPaused():
                 self.line("paused", "yellow")
             case RunContinued():
@@ -151,6 +163,13 @@ class Story:
             for extra in (output, (result.error and result.error.detail) or ""):
                 for line in extra.splitlines():
                     self.line(f"  │ {line}", "dim")
+
+    def reduced(self, rung: Rung, trimmed: Sequence[str], summary: str, figures: str) -> None:
+        """What was taken out of the context, and with `verbose` the summary in full."""
+        what = REDUCED[rung].format(count=len(trimmed))
+        self.line(f"context: {what} · {figures}", "yellow")
+        if summary:
+            self.line(f"  {one_line(summary, self._limit(RESULT_CHARS))}", "dim")
 
     def line(self, text: str, style: str = "") -> None:
         """One line of its own."""

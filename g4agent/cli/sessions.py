@@ -26,15 +26,18 @@ def list_sessions(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, the last used first.")] = 20,
     verbose: o.Verbose = False,
 ) -> None:
-    """List the stored sessions, the last used first."""
+    """List the stored sessions, the last used first.
+
+    `memory` is what a session's keys and values take, `plain` what they would take without compression.
+    """
     from g4agent.cli.console import stdout, table
     from g4agent.cli.drive import reported_errors
     from g4agent.store import Store
 
     with reported_errors(verbose), Store.open() as store:
         rows = [_row(summary) for summary in store.list_sessions(limit)]
-        columns = ("session", "age", "agent", "model", "steps", "tokens", "status", "prompt")
-        stdout().print(table(*columns, rows=rows, right=frozenset({"age", "steps", "tokens"})))
+        columns = ("session", "age", "agent", "model", "steps", "tokens", "memory", "plain", "status", "prompt")
+        stdout().print(table(*columns, rows=rows, right=frozenset(columns[1:2] + columns[4:8])))
 
 
 @app.command("show")
@@ -63,6 +66,8 @@ def resume(
     device: o.Device = None,
     dtype: o.Dtype = None,
     kv_bits: o.KvBits = None,
+    kv_memory: o.KvMemory = None,
+    kv_disk: o.KvDisk = None,
     changes: o.Changes = None,
     offline: o.Offline = False,
     log: o.LogFile = None,
@@ -92,6 +97,8 @@ def resume(
             device=device,
             dtype=dtype,
             kv_bits=kv_bits,
+            kv_memory=kv_memory,
+            kv_disk=kv_disk,
             offline=offline,
             log=log,
         )
@@ -215,8 +222,18 @@ def age(then: datetime) -> str:
     return f"{seconds}s"
 
 
+def size(count: int) -> str:
+    """Bytes in the largest unit that fits: `512 B`, `64 KiB`, `1.5 GiB`."""
+    value, units = float(count), ["TiB", "GiB", "MiB", "KiB", "B"]
+    while value >= 1024 and len(units) > 1:
+        value /= 1024
+        units.pop()
+    return f"{value:.0f} {units[-1]}" if value >= 10 or units[-1] == "B" else f"{value:.1f} {units[-1]}"
+
+
 def _row(s: SessionSummary) -> tuple[str, ...]:
     from g4agent.cli.console import one_line
 
     agent, prompt = Path(s.agent).name, one_line(s.title, 60)
-    return s.id, age(s.updated), agent, s.model, str(s.steps), str(s.tokens), s.status, prompt
+    memory, plain = ("-", "-") if s.memory is None else (size(s.memory.bytes), size(s.memory.plain_bytes))
+    return s.id, age(s.updated), agent, s.model, str(s.steps), str(s.tokens), memory, plain, s.status, prompt

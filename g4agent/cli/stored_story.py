@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 from g4agent.cli.console import one_line
 from g4agent.cli.machine import gib
 from g4agent.cli.models import known_models
-from g4agent.cli.render import Story
+from g4agent.cli.render import PLACES, Story
+from g4agent.context.ladder import RUNGS
 from g4agent.events import Usage
+from g4agent.gemma4.sections import KINDS, SectionReader, has_system_turn
 from g4agent.messages import ToolCall
 from g4agent.store import Store
 from g4agent.store.records import UNFINISHED, Question, StoredCall, StoredSession, StoredStep
@@ -19,7 +21,14 @@ def tell(story: Story, store: Store, session: StoredSession, *, verbose: bool) -
     made = f"{session.created:%Y-%m-%d %H:%M} UTC"
     story.line(f"session {session.id} · {session.agent} · {session.model} · {made}", "dim")
     calls, questions = store.calls(session.id), {q.call_id: q for q in store.questions.of(session.id)}
+    length = 0
     for step in store.steps(session.id):
+        before, length = length, store.delta(session.id, step.index).end
+        if step.kind in RUNGS:
+            trimmed = step.text.split() if step.kind == "trim_results" else ()
+            summary = step.text if step.kind == "summarise" else ""
+            story.reduced(step.kind, trimmed, summary, f"{before:,} → {length:,} tokens")
+            continue
         _tell_step(story, step, [call for call in calls if call.step == step.index], questions)
         if verbose:
             story.line(f"step {step.index} · {_spent(step.usage)}", "dim")
@@ -27,7 +36,7 @@ def tell(story: Story, store: Store, session: StoredSession, *, verbose: bool) -
     for question in questions.values():
         story.call(ToolCall(question.call_id, question.name, question.arguments))
         _tell_question(story, question)
-    _tell_end(story, session)
+    _tell_end(story, session, store.transcript(session.id))
 
 
 def _tell_step(story: Story, step: StoredStep, calls: Sequence[StoredCall], questions: dict[str, Question]) -> None:
@@ -53,7 +62,7 @@ def _tell_calls(story: Story, calls: Iterable[StoredCall], questions: dict[str, 
             story.line(f"✗ {call.name}: begun, and its outcome is unknown", "red")
             continue
         if call.started is not None:
-            place = "on the host" if call.where == "host" else "in the sandbox"
+            place = PLACES[call.where or "sandbox"]
             story.line(f"  ran {place} · {call.seconds:.1f} s", "dim")
         story.result(call.result, call.output)
 
@@ -68,7 +77,7 @@ def _tell_question(story: Story, question: Question) -> None:
     story.line(f"  {answer} at {question.answered:%Y-%m-%d %H:%M} UTC{said}", "yellow")
 
 
-def _tell_end(story: Story, session: StoredSession) -> None:
+def _tell_end(story: Story, session: StoredSession, tokens: Sequence[int]) -> None:
     verdict = session.verdict
     status = UNFINISHED if verdict is None else f"{verdict.outcome}{f' ({verdict.reason})' if verdict.reason else ''}"
     story.line(
@@ -77,7 +86,12 @@ def _tell_end(story: Story, session: StoredSession) -> None:
     )
     sizes = [model.kv_bytes(session.tokens) for _, model in known_models() if model.name == session.model]
     cache = f" · {gib(sizes[0])} of bfloat16 KV cache" if sizes else ""
+    counts = SectionReader(has_system_turn(tokens, session.system))
+    counts.read(tokens)
+    parts = [f"{kind} {counts.counts[kind]:,}" for kind in KINDS if counts.counts[kind]]
     story.line(f"  context: {session.tokens:,} tokens{cache}", "dim")
+    if parts:
+        story.line(f"    {' · '.join(parts)}", "dim")
     if session.interrupted:
         story.line(f"  go on with: g4agent sessions resume {session.id}", "dim")
 

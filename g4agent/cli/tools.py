@@ -22,7 +22,7 @@ def tools(
     """List the tools of an agent, or of every installed pack: what repeating a call does, and where it runs.
 
     pure changes nothing, idempotent nothing more, once must not be repeated blindly. sandbox is the session's closed
-    box, host is this process with all its rights.
+    box, box a closed one of the tool's own, host this process with all its rights.
     """
     from g4agent.cli.console import stdout, table
     from g4agent.cli.drive import reported_errors

@@ -7,12 +7,13 @@ leave when the next user turn comes, as the chat template has it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from enum import Enum, auto
 from typing import Literal
 
-from g4agent.errors import ConfigError, ContextOverflowError, ConversationError
+from g4agent.context.shelf import ResultShelf, put_away, shortened
+from g4agent.errors import ContextOverflowError, ConversationError
 from g4agent.events import (
     CallDelta,
     CallMalformed,
@@ -24,7 +25,7 @@ from g4agent.events import (
     Usage,
 )
 from g4agent.gemma4 import render
-from g4agent.gemma4.grammar import answer_grammar, call_grammar
+from g4agent.gemma4.masks import CallMasks
 from g4agent.gemma4.parse import (
     AnswerText,
     CallEnd,
@@ -36,13 +37,11 @@ from g4agent.gemma4.parse import (
     initial_state_from,
 )
 from g4agent.gemma4.repair import Malformed, read_call
+from g4agent.gemma4.sections import first_turn_end, same_start, without_thoughts
 from g4agent.gemma4.signals import CallMeter
 from g4agent.gemma4.tokens import (
     BOS,
-    CALL_CLOSE,
-    CALL_OPEN,
     CHANNEL_CLOSE,
-    CHANNEL_OPEN,
     EOS,
     RESPONSE_OPEN,
     TURN_CLOSE,
@@ -53,12 +52,10 @@ from g4agent.gemma4.tokens import (
 )
 from g4agent.messages import ToolCall, ToolError, ToolResult
 from g4agent.ports.runtime import (
-    CallRules,
     ConversationSetup,
     GenerateRequest,
     GenerationLimits,
     ModelInfo,
-    OutputMask,
     TokenEngine,
     Tokenizer,
     TranscriptDelta,
@@ -95,17 +92,12 @@ class NativeConversation:
         engine: TokenEngine,
         accepts_grammar: Callable[[str], bool] | None = None,
     ) -> None:
-        self._info = info
-        self._tokenizer = tokenizer
+        self.info = info
+        self.tokenizer = tokenizer
         self.engine = engine
-        self._accepts_grammar = accepts_grammar
-        """Whether a grammar compiles in the engine; None where it cannot mask."""
-        self._rules = CallRules()
-        self._grammar: str | None = None
-        self._answer: str | None = None
-        self.unmasked: Mapping[str, tuple[str, ...]] = {}
-        """By tool, the rules of its schema that no mask enforces, only the validator."""
+        self.masks = CallMasks(accepts_grammar)
         self._tools = ToolSet()
+        self._shelf: ResultShelf | None = None
         self._thinking = False
         self._awaits = Awaits.BEGIN
         self._turn_start = 0
@@ -125,12 +117,19 @@ class NativeConversation:
     def usage(self) -> Usage:
         return self._usage
 
+    @property
+    def tools(self) -> ToolSet:
+        """The tools that are declared in the transcript."""
+        return self._tools
+
+    def count(self, usage: Usage) -> None:
+        """Adds to the usage what was computed beside the transcript."""
+        self._usage += usage
+
     async def begin(self, setup: ConversationSetup) -> None:
         self._expect(Awaits.BEGIN)
         self._take_setup(setup)
-        declarations = [
-            render.declaration(tool.name, tool.description, tool.declaration.parameters) for tool in setup.tools
-        ]
+        declarations = [render.declaration(t.name, t.description, t.declaration.parameters) for t in setup.tools]
         ids = self._ids([Control(BOS), *render.system_turn(setup.system, declarations, setup.thinking)])
         self._require_room(0, len(ids))
         await self._force(ids)
@@ -142,13 +141,8 @@ class NativeConversation:
         self._take_setup(setup)
         await self.engine.append(tokens)
         self._taken = len(tokens)
-        opening = self._ids(render.model_turn_open(thinking=True, variant="small"))
-        opens = [i for i, token in enumerate(tokens) if token == TURN_OPEN]
-        if opens and list(tokens[opens[-1] : opens[-1] + len(opening)]) == opening:
-            self._turn_start = opens[-1] + len(opening)
-            self._awaits = Awaits.USER if tokens[-1] == TURN_CLOSE else Awaits.GENERATION
-        else:
-            self._awaits = Awaits.USER
+        self._look_through()
+        self._awaits = Awaits.GENERATION if self._turn_start and tokens[-1] != TURN_CLOSE else Awaits.USER
 
     async def add_user(self, text: str) -> None:
         if self._awaits is not Awaits.GENERATION:  # else the last turn was stopped between steps: it is closed here
@@ -157,11 +151,11 @@ class NativeConversation:
         turn = self.engine.tokens[start:]
         closed = [*turn, *(self._closing() if self._awaits is Awaits.GENERATION else ())]
         kept = without_thoughts(closed)
-        same = next((i for i, (a, b) in enumerate(zip(turn, kept, strict=False)) if a != b), min(len(turn), len(kept)))
+        same = same_start(turn, kept)
         newline = render.turn_close(token_present=True) if turn else []
         opening = render.model_turn_open(thinking=True, variant="small")
         added = [*kept[same:], *self._ids([*newline, *render.user_turn(text), *opening])]
-        cue = self._ids(render.model_turn_open(self._thinking, self._info.variant))[len(self._ids(opening)) :]
+        cue = self._ids(render.model_turn_open(self._thinking, self.info.variant))[len(self._ids(opening)) :]
         self._require_room(start + same, len(added) + len(cue) + CLOSE)
         await self._truncate(start + same)
         await self._force(added)
@@ -174,20 +168,35 @@ class NativeConversation:
         self._expect(Awaits.RESULTS)
         if [r.call_id for r in results] != [c.id for c in self._calls]:
             raise ConversationError("the results do not answer the calls of the last step one by one, in order")
-        ids = self._ids(self._responses(results))
-        if self.length + len(ids) + CLOSE > self._info.context_length:
-            results = [ToolResult(r.call_id, r.name, error=TOO_LONG) for r in results]
-            ids = self._ids(self._responses(results))
+        shown = results if self._shelf is None else await self._shorten(results, self._shelf)
+        ids = self._ids(self._responses(shown))
+        if self.length + len(ids) + CLOSE > self.info.context_length:
+            shown = [ToolResult(r.call_id, r.name, error=TOO_LONG) for r in results]
+            ids = self._ids(self._responses(shown))
         await self._force(ids)
         self._calls = []
         self._awaits = Awaits.GENERATION
-        return results
+        return shown
+
+    def with_tool(self, tokens: Sequence[int], tool: Tool) -> list[int]:
+        """A transcript with a tool in its system turn, behind the others; as it is where the tool is there already."""
+        end = first_turn_end(tokens)
+        return [*tokens[:end], *(() if tool.name in self._tools else self._declaration(tool)), *tokens[end:]]
+
+    async def rewrite(self, tokens: Sequence[int]) -> None:
+        """Puts another transcript in the place of this one, which awaits the same."""
+        longer = len(tokens) - self.length
+        same = same_start(self.engine.tokens, tokens)
+        await self._truncate(same)
+        await self._force(tokens[same:])
+        self._undo = None if self._undo is None else self._undo + longer
+        self._look_through()
 
     async def generate(self, step: int, limits: GenerationLimits) -> AsyncGenerator[ModelEvent, None]:
         self._expect(Awaits.GENERATION)
         self._undo, before = self.length, self._usage
-        parser = Parser(self._tokenizer, initial_state_from(self.engine.tokens[self._turn_start :]))
-        meter = CallMeter(self._tokenizer)
+        parser = Parser(self.tokenizer, initial_state_from(self.engine.tokens[self._turn_start :]))
+        meter = CallMeter(self.tokenizer)
         thought_closed = False
         if (room := self._room()) > 0:
             request = GenerateRequest(
@@ -195,7 +204,7 @@ class NativeConversation:
                 sampling=limits.sampling,
                 thought_limit=limits.thought_limit,
                 in_thought=parser.state in _THINKING,
-                mask=self._mask(),
+                mask=self.masks.mask(self.engine.tokens[self._turn_start :]),
             )
             async with aclosing(self.engine.generate(request)) as tokens:
                 async for token in tokens:
@@ -229,28 +238,6 @@ class NativeConversation:
         await self.engine.close()
 
     # Generation -------------------------------------------------------------------------------------------------------
-
-    def _mask(self) -> OutputMask | None:
-        """What the next generation may write; None where nothing needs an engine's mask."""
-        if self._accepts_grammar is None or not (self._tools or self._answer):
-            return None
-        turn = self.engine.tokens[self._turn_start :]
-        choice = self._rules.choice
-        calls: Literal["allowed", "required", "forbidden"] = "allowed"
-        if choice == "none" or not self._tools:
-            calls = "forbidden"
-        elif choice != "auto" and CALL_CLOSE not in turn:
-            calls = "required"
-        named = calls == "required" and choice != "required"
-        grammar = self._grammar_of([self._tools[choice]]) if named else self._grammar
-        return OutputMask(grammar, calls, self._answer, may_think=self._thinking)
-
-    def _grammar_of(self, tools: Sequence[Tool]) -> str | None:
-        if not self._rules.masked or self._accepts_grammar is None or not tools:
-            return None
-        grammar = call_grammar(tools, parallel=self._rules.parallel, accepts=self._accepts_grammar)
-        self.unmasked = {**self.unmasked, **grammar.unmasked}
-        return grammar.text
 
     def _events(self, step: int, parsed: Sequence[ParseEvent], meter: CallMeter) -> list[ModelEvent]:
         events: list[ModelEvent] = []
@@ -312,28 +299,59 @@ class NativeConversation:
 
     def _room(self) -> int:
         """Tokens that the model may still generate in this step, with room for the results of one more call."""
-        return self._info.context_length - self.length - CLOSE - ERROR * (len(self._calls) + 1)
+        return self.info.context_length - self.length - CLOSE - ERROR * (len(self._calls) + 1)
 
     def _responses(self, results: Sequence[ToolResult]) -> list[Segment]:
         named = [(result.name, result.response()) for result in results]
         return render.tool_responses(named, opener_present=True, thinking=self._thinking)
 
+    async def _shorten(self, results: Sequence[ToolResult], shelf: ResultShelf) -> list[ToolResult]:
+        """The results as they fit: into their share of the window, and into what is left of it."""
+
+        def length(result: ToolResult) -> int:
+            return len(self._ids(render.tool_responses([(result.name, result.response())], False, self._thinking)))
+
+        share = int(self.info.context_length * shelf.share) // len(results)
+        if all(length(result) <= min(share, self._left(len(results))) for result in results):
+            return list(results)
+        declared = self.with_tool(self.engine.tokens, shelf.tool)
+        if len(declared) + CLOSE + ERROR * (len(results) + 1) > self.info.context_length:
+            return list(results)  # what does not fit is refused
+        await self.rewrite(declared)
+        limit = min(share, self._left(len(results)))
+        return [r if length(r) <= limit else shortened(r, limit, length) or put_away(r) for r in results]
+
+    def _left(self, results: int) -> int:
+        """Tokens that each of some results may have, with room for the model to go on and be answered once more."""
+        return max(0, self.info.context_length - self.length - CLOSE - ERROR) // results
+
     # The transcript ---------------------------------------------------------------------------------------------------
+
+    def _declaration(self, tool: Tool) -> list[int]:
+        return self._ids(render.declaration(tool.name, tool.description, tool.declaration.parameters))
+
+    def _look_through(self) -> None:
+        """Finds out where the last model turn's content begins, and whether the shelf's tool is declared."""
+        tokens, end = self.engine.tokens, first_turn_end(self.engine.tokens)
+        opening = self._ids(render.model_turn_open(thinking=True, variant="small"))
+        last = next((i for i in range(len(tokens) - 1, -1, -1) if tokens[i] == TURN_OPEN), len(tokens))
+        self._turn_start = last + len(opening) if list(tokens[last : last + len(opening)]) == opening else 0
+        if self._shelf is not None and (tool := self._shelf.tool).name not in self._tools:
+            declared = self._declaration(tool)
+            if list(tokens[end - len(declared) : end]) == declared:
+                self._tools = ToolSet([*self._tools.values(), tool])
+                self.masks.take_tools(self._tools)
 
     def _take_setup(self, setup: ConversationSetup) -> None:
         self._tools = ToolSet(setup.tools)
+        self._shelf = setup.shelf
+        if self._shelf is not None:
+            self._shelf.fit(self.info.context_length)
         self._thinking = setup.thinking
-        self._rules = setup.calls
-        if (choice := setup.calls.choice) not in ("auto", "required", "none", *self._tools):
-            raise ConfigError(f"there is no tool called {choice!r} to choose", hint="Name one of the agent's tools.")
-        if choice != "auto" and self._accepts_grammar is None:
-            raise ConfigError(f"this model's engine cannot promise the tool choice {choice!r}", hint="Use auto.")
-        self._grammar = self._grammar_of(setup.tools)
-        if setup.answer_schema is not None and setup.calls.masked and self._accepts_grammar is not None:
-            self._answer = answer_grammar(setup.answer_schema)
+        self.masks.take_setup(setup)
 
     def _ids(self, segments: Sequence[Segment]) -> list[int]:
-        return encode_segments(self._tokenizer, segments)
+        return encode_segments(self.tokenizer, segments)
 
     async def _force(self, ids: Sequence[int]) -> None:
         await self.engine.append(ids)
@@ -345,29 +363,14 @@ class NativeConversation:
             self._taken = min(self._taken, length)
 
     def _require_room(self, start: int, added: int) -> None:
-        room = self._info.context_length - start
+        room = self.info.context_length - start
         if added > room:
             raise ContextOverflowError(
-                f"{added} tokens do not fit: {room} of {self._info.context_length} are left",
-                hint="Start a new session, shorten the input, or use a model with a longer context.",
+                f"{added} tokens do not fit: {room} of {self.info.context_length} are left",
+                hint="Nothing was changed. Put long input into a file that a tool reads in parts, begin a new session, "
+                "or load the model with a larger context_length.",
             )
 
     def _expect(self, state: Awaits) -> None:
         if self._awaits is not state:
             raise ConversationError(f"the conversation awaits {self._awaits.name.lower()}, not {state.name.lower()}")
-
-
-def without_thoughts(turn: Sequence[int]) -> list[int]:
-    """A model turn's ids without its thought channels.
-
-    A thought runs from `<|channel>` to `<channel|>`; one that the model left open ends where a call begins, as the
-    parser reads it.
-    """
-    kept: list[int] = []
-    inside = False
-    for token in turn:
-        inside = (inside or token == CHANNEL_OPEN) and token != CALL_OPEN
-        if not inside:
-            kept.append(token)
-        inside = inside and token != CHANNEL_CLOSE
-    return kept

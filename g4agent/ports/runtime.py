@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 from g4agent.messages import JsonValue, ToolResult
 
 if TYPE_CHECKING:
+    from g4agent.context.shelf import ResultShelf
     from g4agent.events import ModelEvent, Usage
     from g4agent.tools import Tool
 
@@ -35,6 +36,8 @@ class ModelInfo:
     parameters: int
     dtype: str
     device: str
+    token_bytes: float | None = None
+    """What a further token takes in the KV cache; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +229,13 @@ class ConversationSetup:
     calls: CallRules = CallRules()
     answer_schema: Mapping[str, JsonValue] | None = None
     """JSON Schema of the answer that ends a turn; None: any text."""
+    shelf: ResultShelf | None = None
+    """Where results are kept of which the transcript only shows a part; None: they are shown whole, or refused."""
+
+    @property
+    def has_system_turn(self) -> bool:
+        """Whether there is anything to say in a system turn."""
+        return bool(self.system.strip() or self.tools or self.thinking)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +253,11 @@ class TranscriptDelta:
 
     start: int
     tokens: tuple[int, ...]
+
+    @property
+    def end(self) -> int:
+        """Length of the transcript after it."""
+        return self.start + len(self.tokens)
 
 
 @runtime_checkable
@@ -262,8 +277,8 @@ class Conversation(Protocol):
     async def add_user(self, text: str) -> None: ...
 
     async def add_results(self, results: Sequence[ToolResult]) -> Sequence[ToolResult]:
-        """Answers every call of the last generation, in order. Returns the results as the model sees them: errors in
-        the place of results that do not fit in the context window."""
+        """Answers every call of the last generation, in order. Returns the results as the model sees them: shortened,
+        or errors in the place of results that do not fit in the context window."""
         ...
 
     def generate(self, step: int, limits: GenerationLimits) -> AsyncGenerator[ModelEvent, None]:

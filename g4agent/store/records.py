@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from g4agent.context.ladder import Rung
 from g4agent.events import Usage
 from g4agent.messages import JsonValue, ToolResult, call_identity
-from g4agent.ports.runtime import SampledToken, Sampling, TranscriptDelta
+from g4agent.ports.runtime import MemoryUse, SampledToken, Sampling, TranscriptDelta
 from g4agent.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ class SessionSummary:
     steps: int
     tokens: int
     verdict: Verdict | None
+    memory: MemoryUse | None = None
+    """None where it is not known."""
 
     @property
     def status(self) -> str:
@@ -94,7 +97,7 @@ class CallRecord:
     arguments: Mapping[str, JsonValue]
     effect: Effect | None = None
     """None where the tool is not known."""
-    where: Literal["sandbox", "host"] | None = None
+    where: Literal["sandbox", "host", "box"] | None = None
     """None where the tool is not known."""
     result: ToolResult | None = None
     output: str = ""
@@ -153,26 +156,33 @@ class Generation:
     """Everything that was sampled or forced by the engine, stop token included; not what the conversation appended."""
 
 
+StepKind: TypeAlias = Literal["user", "model"] | Rung
+"""A user turn, a model step, or a rung of the context ladder, which only changes the transcript."""
+
+
 @dataclass(frozen=True, slots=True)
 class StepRecord:
     """Everything that one step changes. It is committed as a whole or not at all."""
 
     index: int
     """Steps are counted from 0 within the session, user turns and model steps alike."""
-    kind: Literal["user", "model"]
+    kind: StepKind
     delta: TranscriptDelta
     usage: Usage = field(default_factory=Usage)
     text: str = ""
-    """The prompt of a user turn; the visible text of a model step."""
+    """The prompt of a user turn; the visible text of a model step; the summary, or the trimmed results' call ids, of a
+    rung."""
     thoughts: str = ""
     generation: Generation | None = None
-    """None for a user turn, a model that gives no tokens, and where it was journaled already."""
+    """Of a model step, or of a summary; None for a model that gives no tokens, and where it was journaled already."""
     calls: tuple[CallRecord, ...] = ()
     """All calls of the step, each with its result."""
     workspace: bytes | None = None
     """Snapshot of the workspace after the step; None: as before."""
     verdict: Verdict | None = None
     """Set where the step ended the run."""
+    memory: MemoryUse | None = None
+    """What the session's keys and values take after the step; None: as before, or not known."""
 
     def __post_init__(self) -> None:
         assert self.index >= 0 and self.delta.start >= 0
@@ -184,7 +194,7 @@ class StoredStep:
     """A committed step. Its calls are read with `Store.calls`, its tokens with `Store.transcript`."""
 
     index: int
-    kind: Literal["user", "model"]
+    kind: StepKind
     text: str
     thoughts: str
     usage: Usage

@@ -14,7 +14,7 @@ from sqlalchemy import RowMapping
 
 from g4agent.events import Usage
 from g4agent.messages import ToolError, ToolResult
-from g4agent.ports.runtime import SampledToken, Sampling, TranscriptDelta
+from g4agent.ports.runtime import MemoryUse, SampledToken, Sampling, TranscriptDelta
 from g4agent.store.records import (
     CallRecord,
     Generation,
@@ -62,6 +62,11 @@ def advance(session_id: str, step: StepRecord, now: datetime, workspace: str | N
         "p_workspace": workspace,
         **{f"p_{name}": value for name, value in verdict(step.verdict).items()},
     }
+
+
+def memory(session_id: str, use: MemoryUse) -> dict[str, Any]:
+    """A row of `memory`."""
+    return {"session_id": session_id, **asdict(use)}
 
 
 def title(prompt: str) -> str:
@@ -204,6 +209,7 @@ def summary(row: RowMapping) -> SessionSummary:
         steps=row["steps"],
         tokens=row["tokens"],
         verdict=stored_verdict(row),
+        memory=None if row["held"] is None else MemoryUse(row["held"], row["bytes"], row["plain_bytes"]),
     )
 
 

@@ -15,6 +15,7 @@ from g4agent.store.tables import (
     CALLS,
     GENERATIONS,
     LEASES,
+    MEMORY,
     ORDERS,
     PROGRESS,
     SESSIONS,
@@ -38,6 +39,13 @@ ADD_CALL = insert(CALLS)
 ADD_BLOB = {
     SQLITE: sqlite_insert(BLOBS).on_conflict_do_nothing(),
     POSTGRESQL: postgresql_insert(BLOBS).on_conflict_do_nothing(),
+}
+SET_MEMORY = {
+    dialect: (adding := insert_into(MEMORY)).on_conflict_do_update(
+        index_elements=["session_id"],
+        set_={name: adding.excluded[name] for name in ("tokens", "bytes", "plain_bytes")},
+    )
+    for dialect, insert_into in ((SQLITE, sqlite_insert), (POSTGRESQL, postgresql_insert))
 }
 ADD_GENERATION = insert(GENERATIONS)
 ADD_LEASE = insert(LEASES)

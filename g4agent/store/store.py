@@ -45,7 +45,7 @@ from g4agent.store.records import (
     still_open,
 )
 from g4agent.store.schema import ensure_schema
-from g4agent.store.tables import CALLS, PROGRESS, SESSIONS, STEPS, TRANSCRIPT
+from g4agent.store.tables import CALLS, MEMORY, PROGRESS, SESSIONS, STEPS, TRANSCRIPT
 from g4agent.verdict import Verdict
 
 _NEAR = 5  # ids named in an error
@@ -161,6 +161,8 @@ class Store:
             if step.calls:
                 results = [rows.call(session_id, step.index, call) for call in step.calls]
                 self._write_calls(db, session_id, step.index, results)
+            if step.memory is not None:
+                db.execute(statements.SET_MEMORY[self._database.dialect], rows.memory(session_id, step.memory))
             if replaced is not None:
                 db.execute(statements.DROP_BLOB, {"p_sha256": replaced})
 
@@ -242,10 +244,12 @@ class Store:
 
     def list_sessions(self, limit: int | None = None) -> list[SessionSummary]:
         """Sessions, the last used first."""
-        s, p = SESSIONS.c, PROGRESS.c
+        s, p, m = SESSIONS.c, PROGRESS.c, MEMORY.c
         query = (
             select(s.id, s.created, s.agent, s.model, p.updated, p.title, p.steps, p.tokens, p.outcome, p.reason)
+            .add_columns(m.tokens.label("held"), m.bytes, m.plain_bytes)
             .join(PROGRESS)
+            .outerjoin(MEMORY)
             .order_by(p.updated.desc(), s.id.desc())
             .limit(limit)
         )

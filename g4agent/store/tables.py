@@ -11,7 +11,7 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, Float, ForeignKey, Index, MetaData, String
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Float, ForeignKey, Index, MetaData, String
 from sqlalchemy.orm import registry
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
@@ -135,6 +135,18 @@ class StepRow(Base, table=True):
     it is not known: in steps older than this column."""
 
 
+class MemoryRow(Base, table=True):
+    """What a session's keys and values took when it was last committed, on the host that drove it. The pages themselves
+    are files, which are found by the transcript; no row says where."""
+
+    __tablename__ = "memory"
+
+    session_id: str = _owner(primary_key=True)
+    tokens: int
+    bytes: int = Field(sa_type=BigInteger)
+    plain_bytes: int = Field(sa_type=BigInteger)
+
+
 class CallRow(Base, table=True):
     """One tool call: `state` is `intended`, then `done`.
 
@@ -239,6 +251,7 @@ BLOBS = METADATA.tables["blobs"]
 PROGRESS = METADATA.tables["progress"]
 STEPS = METADATA.tables["steps"]
 CALLS = METADATA.tables["calls"]
+MEMORY = METADATA.tables["memory"]
 TRANSCRIPT = METADATA.tables["transcript"]
 GENERATIONS = METADATA.tables["generations"]
 LEASES = METADATA.tables["leases"]

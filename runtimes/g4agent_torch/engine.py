@@ -6,6 +6,7 @@ has the cache catch up with it, chunk by chunk.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TypeVar
 
@@ -19,8 +20,11 @@ from g4agent.gemma4.tokens import CHANNEL_CLOSE
 from g4agent.ports.runtime import GenerateRequest, MemoryUse, SampledToken, Sampling
 from g4agent_torch.decoder import Decoder
 from g4agent_torch.kv import KVStore
+from g4agent_torch.kv_memory import Residents
 from g4agent_torch.masking import GrammarCompiler, Guide
+from g4agent_torch.pages.address import segments_in
 from g4agent_torch.pages.keeper import Keeper
+from g4agent_torch.pages.state import CacheState
 from g4agent_torch.sampling import choose
 from g4agent_torch.thoughts import ThoughtMeter
 
@@ -61,12 +65,14 @@ class TorchEngine:
         store: KVStore,
         grammars: GrammarCompiler,
         turns: Turns,
+        residents: Residents,
         *,
         context_length: int,
         prefill_chunk: int,
         keeper: Keeper | None = None,
     ) -> None:
         self._decoder, self._store, self._grammars, self._turns = decoder, store, grammars, turns
+        self._residents = residents
         self._context_length, self._prefill_chunk = context_length, prefill_chunk
         self._tokens: list[int] = []
         self._kv = store.new()
@@ -77,6 +83,8 @@ class TorchEngine:
         self._unsearched = keeper is not None
         """Whether there may be pages of tokens that the cache does not hold."""
         self.reports: list[str] = []
+        self._busy = threading.Lock()
+        """Held by whoever works on the cache: this engine, or another that needs its memory."""
 
     @property
     def tokens(self) -> Sequence[int]:
@@ -140,9 +148,35 @@ class TorchEngine:
         if (keeper := self._keeper) is None or self._kv.length == 0:
             return None
         length = self._kv.length
-        held, plain = await self._turns.run(lambda: keeper.checkpoint(self._kv, self._tokens))
+
+        def save() -> tuple[int, int]:
+            with self._busy:
+                return keeper.checkpoint(self._kv, self._tokens)
+
+        held, plain = await self._turns.run(save)
         await anyio.to_thread.run_sync(keeper.flush)
         return MemoryUse(length, held, plain)
+
+    @property
+    def held_bytes(self) -> int:
+        """What the cache takes."""
+        return CacheState(self._kv).bytes_at(self._kv.length)[0] if self._kv.length else 0
+
+    def put_on_disk(self) -> int:
+        """Saves the cache and lets go of it, to take it back when it is needed; returns the bytes that this freed.
+
+        0 where it cannot be saved, or is being worked on."""
+        if self._keeper is None or not self._kv.length or not self._busy.acquire(blocking=False):
+            return 0
+        try:
+            freed = self.held_bytes
+            self._keeper.checkpoint(self._kv, self._tokens)
+            if not self._keeper.flush():
+                return 0
+            self._drop_cache()
+            return freed
+        finally:
+            self._busy.release()
 
     def take_reports(self) -> Sequence[str]:
         reports, self.reports = self.reports, []
@@ -164,7 +198,8 @@ class TorchEngine:
 
     def _advance(self, sampling: Sampling, guide: Guide | None) -> SampledToken | None:
         """One chunk of work in a thread: returns the next token, or None while the cache is still behind."""
-        with torch.inference_mode():
+        with self._busy, torch.inference_mode():
+            self._residents.use(self)
             end = len(self._tokens)
             if self._unsearched:
                 self._search()
@@ -194,17 +229,22 @@ class TorchEngine:
         try:
             self._logits = self._decoder.forward(ids, self._kv, want_logits=want_logits)
         except BaseException:  # out of memory: some layers hold the chunk and some do not
-            self._kv, self._logits = self._store.new(), None
-            if self._keeper is not None:
-                self._keeper.lose()
-                self._unsearched = True
+            self._drop_cache()
             raise
         self._computed += len(ids)
+        if segments_in(self._kv.length) > segments_in(self._kv.length - len(ids)):
+            self._residents.make_room(self)
         if self._keeper is not None:
             self._keeper.note(self._kv, self._tokens)
         while self._marks_due and self._marks_due[0] <= self._kv.length:
             del self._marks_due[0]
             self._mark_here()
+
+    def _drop_cache(self) -> None:
+        self._kv, self._logits = self._store.new(), None
+        if self._keeper is not None:
+            self._keeper.lose()
+            self._unsearched = True
 
     def _mark_here(self) -> None:
         self._kv.mark(self._kv.length)

@@ -249,7 +249,7 @@ class WindowLayer(CacheLayerMixin):
 
 def _restorable(spans: list[Span], length: int) -> int:
     """The longest prefix of at most `length` tokens that all spans can continue; 0 if only the empty one."""
-    return min(span.restorable(length) for span in spans)
+    return min((span.restorable(length) for span in spans), default=length)
 
 
 def extended(span: Span, key_states: Tensor, value_states: Tensor, kept: int) -> Span:

@@ -19,7 +19,9 @@ from g4agent.ports.runtime import ModelInfo
 from g4agent_torch.checkpoint import Checkpoint, Progress, open_checkpoint
 from g4agent_torch.decoder import Decoder
 from g4agent_torch.kv import DenseKVStore
+from g4agent_torch.kv_memory import Residents, fitting_tokens
 from g4agent_torch.masking import GrammarCompiler
+from g4agent_torch.memory import shape_of
 from g4agent_torch.runtime import TorchRuntime
 from g4agent_torch.tokenizer import TorchTokenizer
 from g4agent_torch.turboquant.cache import PAGED
@@ -29,6 +31,8 @@ from g4agent_torch.turboquant.store import TurboQuantKVStore
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """Not float16: activations of Gemma models leave its range."""
 DEFAULT_CONTEXT: Final = 131_072
+SMALLEST_CONTEXT: Final = 512
+"""Tokens below which a limit on memory is a mistake."""
 SMALL_BYTES: Final = 1_000_000_000
 """Weights below this are kept in float32 on a CPU, and load too fast to talk about."""
 
@@ -42,6 +46,8 @@ def load_runtime(
     offline: bool,
     prefill_chunk: int | None,
     kv_bits: str,
+    kv_memory: int | None,
+    kv_disk: int,
     progress: Progress | None,
 ) -> TorchRuntime:
     """See `g4agent_torch.load`."""
@@ -61,20 +67,26 @@ def load_runtime(
     if large:
         say(f"{checkpoint.name}: ready on {where} after {time.monotonic() - started:.0f} s")
     config = decoder.config
+    store = DenseKVStore(config) if rate is None else TurboQuantKVStore(decoder.text_model, rate)
+    context = _context_length(context_length, config.max_position_embeddings)
+    if kv_memory is not None:
+        formats = store.formats if isinstance(store, TurboQuantKVStore) else {}
+        context = _fitting(context, fitting_tokens(decoder.text_model, formats, kv_memory), kv_memory)
     info = ModelInfo(
         name=checkpoint.name,
         fingerprint=checkpoint.fingerprint(),
         variant="small" if getattr(config, "hidden_size_per_layer_input", 0) else "large",
-        context_length=_context_length(context_length, config.max_position_embeddings),
+        context_length=context,
         parameters=decoder.parameters,
         dtype=str(precision).removeprefix("torch."),
         device=str(where),
+        token_bytes=shape_of(checkpoint.config).token_bytes(kv_bits, precision.itemsize),
     )
     file = checkpoint.folder / "tokenizer.json"
     tokenizer, grammars = TorchTokenizer(file, decoder.vocab_size), GrammarCompiler(file, decoder.vocab_size)
-    store = DenseKVStore(config) if rate is None else TurboQuantKVStore(decoder.text_model, rate)
     chunk = prefill_chunk or (256 if where.type == "cpu" else 2048)
-    return TorchRuntime(info, tokenizer, decoder, store, grammars, prefill_chunk=chunk)
+    residents = Residents(kv_memory)
+    return TorchRuntime(info, tokenizer, decoder, store, grammars, residents, prefill_chunk=chunk, page_bytes=kv_disk)
 
 
 def _device(name: str) -> torch.device:
@@ -122,6 +134,15 @@ def _context_length(asked: int | None, longest: int) -> int:
     if not 0 < asked <= longest:
         raise ConfigError(f"A context of {asked} tokens is not possible: the model was built for {longest}.")
     return asked
+
+
+def _fitting(context: int, fits: int, kv_memory: int) -> int:
+    if fits < SMALLEST_CONTEXT:
+        raise ConfigError(
+            f"A session of {max(fits, 0)} tokens is all that fits into {kv_memory / 1e9:g} GB of keys and values.",
+            hint="Allow more (kv_memory), or compress them (kv_bits=4).",
+        )
+    return min(context, fits)
 
 
 def _load_weights(checkpoint: Checkpoint, dtype: torch.dtype) -> PreTrainedModel:

@@ -8,6 +8,7 @@ from g4agent.ports.runtime import ModelInfo
 from g4agent_torch.decoder import Decoder
 from g4agent_torch.engine import TorchEngine, Turns
 from g4agent_torch.kv import KVStore
+from g4agent_torch.kv_memory import Residents
 from g4agent_torch.masking import GrammarCompiler
 from g4agent_torch.pages.address import root_address
 from g4agent_torch.pages.keeper import Keeper
@@ -25,8 +26,10 @@ class TorchRuntime:
         decoder: Decoder,
         store: KVStore,
         grammars: GrammarCompiler,
+        residents: Residents,
         *,
         prefill_chunk: int,
+        page_bytes: int,
     ) -> None:
         self.info = info
         self.tokenizer = tokenizer
@@ -34,7 +37,10 @@ class TorchRuntime:
         self._store = store
         self._grammars = grammars
         self._turns = Turns()
+        self._residents = residents
         self._prefill_chunk = prefill_chunk
+        self._page_bytes = page_bytes
+        """What pages may take on disk; 0: none are kept."""
 
     async def open_engine(self) -> TorchEngine:
         """A new, empty session. Engines take turns on the weights, token by token."""
@@ -42,9 +48,11 @@ class TorchRuntime:
 
     async def open_durable_engine(self, folder: Path) -> TorchEngine:
         assert self._decoder is not None, "the runtime is closed"
+        if not self._page_bytes:
+            return self._engine(None)
         root = root_address(self.info.fingerprint, self.info.dtype, self._store.described)
         try:
-            keeper = Keeper(opened(folder), root, self._store.new, self._decoder.device)
+            keeper = Keeper(opened(folder, self._page_bytes), root, self._store.new, self._decoder.device)
         except OSError as error:
             engine = self._engine(None)
             engine.reports.append(f"Pages of this session cannot be kept: {error}")
@@ -58,6 +66,7 @@ class TorchRuntime:
             self._store,
             self._grammars,
             self._turns,
+            self._residents,
             context_length=self.info.context_length,
             prefill_chunk=self._prefill_chunk,
             keeper=keeper,

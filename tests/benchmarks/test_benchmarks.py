@@ -41,6 +41,13 @@ def test_import_time_measures_all_frameworks() -> None:
     assert {"g4agent", "pydantic-ai", "smolagents"} <= report["rows"].keys()
 
 
+def test_gpu_attention_without_a_gpu_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing measured must not look like a target met."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    done = _run("decode_attention_gpu.py", "--check")
+    assert done.returncode == 2 and "no CUDA GPU" in done.stderr and not done.stdout
+
+
 def test_coding_oracle_plays_problems_through_the_sandbox() -> None:
     """Red, stopped, green: the tools, the time limit and the judge agree about HumanEval's own solutions."""
     report = _report("coding_oracle.py", "--count", "2", "--check")
@@ -83,6 +90,15 @@ def test_kv_memory_counts_all_caches() -> None:
     assert {"bfloat16", "g4agent, 4 bits, V only", "turboquant, bits=4"} <= report["rows"].keys()
 
 
+@pytest.mark.slow
+def test_kv_quality_on_real_weights() -> None:
+    """A codec that meets theory on normal vectors and fails on a model's keys; fetches a model of 100 MB once."""
+    report = _report("kv_quality.py", "--quick")
+    ours, uniform = report["rows"]["smollm2-135m, 4 bits"], report["rows"]["smollm2-135m, min-max 4 bits"]
+    assert ours["bits"] < uniform["bits"] and ours["KL x 1000"] < uniform["KL x 1000"]
+    assert ours["ppl ratio"] < 1.02 and ours["top-1 %"] > 93
+
+
 def test_sandbox_latency_measures_a_box_and_its_absence() -> None:
     """A box that cannot be opened, or a tool that fails in it, must not look like a fast one."""
     report = _report("sandbox_latency.py", "--rounds", "1", "--calls", "2")
@@ -96,3 +112,10 @@ def test_only_a_missed_target_fails_and_only_a_check(figure: float, check: bool,
     """A gate that cannot fail is none."""
     report = Report("title", "ms", {"row": {"column": figure}}, (Target("figure", figure, 1.0),))
     assert publish(report, Namespace(check=check, json=False)) == code
+
+
+def test_resume_kills_a_session_and_finds_it_again() -> None:
+    """The script itself fails where the two processes disagree about a logit."""
+    report = _report("resume.py", "--model", "nano", "--tokens", "600")
+    row = report["rows"]["600 tokens"]
+    assert row["computed"] == 1 and row["restored s"] > 0 and 0 < row["held MB"] < row["disk MB"]

@@ -204,3 +204,17 @@ async def test_a_silent_call_is_ended(sandbox: BubblewrapSandbox) -> None:
         assert outcome.error is not None and outcome.error.message == "ended after 1 s without output"
     finally:
         await box.close()
+
+
+async def test_parallel_commands(box: Box) -> None:
+    """Helpers that are let go of after commands at the same time take their answers with them."""
+    done = []
+
+    async def one() -> None:
+        done.append((await box.exec(["sh", "-c", "(setsid sleep 9 &); echo done"])).stdout)
+
+    for _ in range(8):
+        async with anyio.create_task_group() as group:
+            for _ in range(8):
+                group.start_soon(one)
+    assert done == [b"done\n"] * 64

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from command_line import Command
 
+from g4agent.cli.sessions import size
+
 
 def _run(g4agent: Command, agent: str, *options: str) -> str:
     """Id of a new session of the agent."""
@@ -19,9 +21,15 @@ def test_sessions_are_listed_last_used_first(g4agent: Command) -> None:
     """The list is how an id is found again."""
     first, second = _run(g4agent, "adder"), _run(g4agent, "lost")
     header, *lines = g4agent("sessions", "list").stdout.splitlines()
-    assert header.split() == ["session", "age", "agent", "model", "steps", "tokens", "status", "prompt"]
+    assert " ".join(header.split()) == "session age agent model steps tokens memory plain status prompt"
     assert [line.split()[0] for line in lines] == [second, first]
     assert lines[0].split()[-3:-1] == ["too_many_errors", "Some"]
+
+
+def test_sizes_are_in_the_unit_that_fits() -> None:
+    assert [size(n) for n in (0, 1023, 1024, 65_536, 1_600_000, 3 << 30, 5 << 50)] == [
+        *("0 B", "1023 B", "1.0 KiB", "64 KiB", "1.5 MiB", "3.0 GiB", "5120 TiB")
+    ]
 
 
 def test_the_story_of_a_session_is_told_from_the_store(g4agent: Command) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from g4agent.errors import ContextOverflowError, ConversationError
 from g4agent.events import CallMalformed, CallReady, GenerationFinished, ModelEvent, TextDelta, ThoughtDelta
-from g4agent.gemma4.conversation import NativeConversation, without_thoughts
+from g4agent.gemma4.conversation import NativeConversation
+from g4agent.gemma4.sections import without_thoughts
 from g4agent.gemma4.tokens import CONTROL_TOKENS, TURN_CLOSE
 from g4agent.messages import ToolError, ToolResult
 from g4agent.ports.runtime import ConversationSetup, GenerationLimits, ModelInfo, Sampling

@@ -80,7 +80,7 @@ async def test_a_session_spends_no_more_than_its_rule_allows(tmp_path: Path) -> 
         together = calls(call("pay", amount=6), call("pay", amount=6), call("pay", amount=4))
         model = ScriptedModel([together, say("Paid.")])
         first = await Agent(model=model, tools=[pay, search], store=store, policy=policy).run("Pay")
-        assert PAID == [6, 4]
+        assert sorted(PAID) == [4, 6]
         refused = first.results[1]
         assert refused.error is not None and "would cost more than 10" in refused.error.message
         model = ScriptedModel([call("search", words="more"), say("No.")])
@@ -96,4 +96,4 @@ async def test_calls_side_by_side_count_for_calls_over() -> None:
     model = ScriptedModel([calls(*(call("pay", amount=n) for n in range(1, 5))), say("Paid.")])
     policy = Policy((Rule("deny", "pay", calls_over=2),))
     await Agent(model=model, tools=[pay], store=False, policy=policy).run("Pay")
-    assert PAID == [1, 2]
+    assert sorted(PAID) == [1, 2]

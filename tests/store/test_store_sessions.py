@@ -15,7 +15,7 @@ from store_samples import SESSION, call, grown, integrity, intent, model_step
 from g4agent.errors import SessionNotFoundError, StoreError
 from g4agent.events import Usage
 from g4agent.messages import ToolError, ToolResult
-from g4agent.ports.runtime import TranscriptDelta
+from g4agent.ports.runtime import MemoryUse, TranscriptDelta
 from g4agent.store import StepRecord, Store, statements
 from g4agent.verdict import Outcome, Verdict
 
@@ -242,3 +242,17 @@ def test_records_refuse_what_may_not_be(store: Store) -> None:
         model_step(0, 0, calls=(intent(0),))
     with pytest.raises(AssertionError):
         replace(call(0), call_id="s9c9")
+
+
+def test_what_a_session_takes_is_that_of_its_last_step(store: Store) -> None:
+    """Steps that do not say leave it as it was; a fork has nothing of its own yet; it goes with the session."""
+    session_id = store.create_session(SESSION)
+    first, last, found = MemoryUse(10, 5 << 30, 40 << 30), MemoryUse(20, 9 << 30, 80 << 30), []
+    for index, memory in enumerate((None, first, None, last)):
+        store.commit_step(session_id, model_step(index, 4 * index, memory=memory))
+        found.append(store.list_sessions()[0].memory)
+    assert found == [None, first, first, last]
+    forked = store.fork(session_id)
+    assert {summary.id: summary.memory for summary in store.list_sessions()}[forked] is None
+    store.delete_session(session_id)
+    assert [summary.id for summary in store.list_sessions()] == [forked]

@@ -237,7 +237,7 @@ async def random_calls(runtime: TorchRuntime, schemas: int, each: int) -> AsyncI
         tool = make("go", {"type": "object", "properties": members, "required": list(members)})
         for turn in range(each):
             talk = await conversation(runtime, [tool], CallRules("required", parallel=False))
-            assert not talk.unmasked, members
+            assert not talk.masks.unmasked, members
             sampling = Sampling(rng.uniform(1.0, 2.0), top_p=1.0, top_k=0, seed=seed * each + turn)
             for event in await step(talk, sampling, most=300):
                 yield tool, event

@@ -1,47 +1,16 @@
-"""Long output in a small context: its head and its tail, and a handle to the rest."""
+"""Long outputs of the pack's tools: head, tail, and a file in the workspace that has all of it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from g4agent import shaping
+from g4agent.shaping import Shape
 from g4agent_coding.private import keep_output
 
-MAX_LINE_CHARS = 300
+__all__ = ["Shape", "shape"]
+
+OUTPUT = Shape()
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """How much of an output is shown."""
-
-    head_lines: int = 10
-    tail_lines: int = 30
-    chars: int = 4000
-    """Of head and tail together."""
-
-
-def shape(text: str, limits: Shape = Shape()) -> str:
-    """The text, if it is short; else its head, a line that says what is missing and where it is, and its tail."""
-    lines = text.rstrip("\n").split("\n")
-    if len(lines) <= limits.head_lines + limits.tail_lines and len(text) <= limits.chars:
-        return "\n".join(map(_cut, lines))
-    tail_chars = limits.chars * limits.tail_lines // (limits.head_lines + limits.tail_lines)
-    head = _fitting(lines[: limits.head_lines], limits.chars - tail_chars)
-    tail = _fitting(lines[len(head) :][::-1][: limits.tail_lines], tail_chars)[::-1]
-    missing = len(lines) - len(head) - len(tail)
-    if not missing:  # only long lines were cut
-        return "\n".join([*head, *tail, f"[long lines were cut; in full: {keep_output(text)}]"])
-    return "\n".join([*head, f"[{missing} lines left out; all {len(lines)} lines: {keep_output(text)}]", *tail])
-
-
-def _fitting(lines: list[str], chars: int) -> list[str]:
-    kept: list[str] = []
-    for line in map(_cut, lines):
-        chars -= len(line) + 1
-        if chars < 0:
-            break
-        kept.append(line)
-    return kept
-
-
-def _cut(line: str) -> str:
-    return line if len(line) <= MAX_LINE_CHARS else f"{line[:MAX_LINE_CHARS]} [cut, {len(line)} characters]"
+def shape(text: str, limits: Shape = OUTPUT) -> str:
+    """`g4agent.shaping.shape`, with the path under which `read_file` and `grep` find the whole text."""
+    return shaping.shape(text, limits, keep_output)

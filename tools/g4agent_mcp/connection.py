@@ -66,7 +66,7 @@ class Connection:
         self._changed = False
         """True once the server has said that its tools are others now."""
         self._temporary = tempfile.TemporaryDirectory(prefix="g4agent-mcp-")
-        self._save = convert.saver(server.files or Path(self._temporary.name) / "files")
+        self._save = convert.saver(server.files)
         atexit.register(self.close)
         try:
             listed = portal().call(self._list_tools, self._up().client)
@@ -234,7 +234,8 @@ class Connection:
         return [tool for tool in found if wanted is None or tool.name in wanted]
 
     def _native(self, listed: list[mcp.Tool]) -> list[Tool]:
-        names = convert.native_names((tool.name for tool in listed), self.server.prefix)
+        server = self.server
+        names = convert.native_names((tool.name for tool in listed), server.prefix)
         tools = []
         for tool in listed:
             if tool.execution is not None and tool.execution.task_support == "required":
@@ -249,10 +250,10 @@ class Connection:
                         description=convert.native_description(tool),
                         schema=schema,
                         target=PythonTarget(self._caller(tool.name), __name__, names[tool.name]),
-                        effect=convert.claimed_effect(tool.annotations) if self.server.trust_hints else "once",
-                        timeout=self.server.timeout,
-                        where="host",
-                        untrusted=self.server.untrusted,
+                        effect=convert.claimed_effect(tool.annotations) if server.trust_hints else "once",
+                        timeout=server.timeout,
+                        where="box" if isinstance(server, StdioServer) and server.sandbox is not None else "host",
+                        untrusted=server.untrusted,
                     )
                 )
             except ToolDefinitionError as error:

@@ -104,13 +104,16 @@ def shorten(text: str) -> str:
     return f"{text[:head]}\n[{len(text) - head - tail} characters left out]\n{text[-tail:]}"
 
 
-def saver(folder: Path) -> Callable[[bytes, str], Path]:
-    """Keeps files in a folder, each named by its content."""
+def saver(folder: Path | None) -> Callable[[bytes, str], Path]:
+    """Keeps files in a folder, each named by its content; by default in `files` beside the store, where they stay."""
 
     def save(data: bytes, media: str) -> Path:
-        folder.mkdir(parents=True, exist_ok=True)
+        from g4agent.store.database import default_path
+
+        place = folder or default_path().parent / "files"
+        place.mkdir(parents=True, exist_ok=True)
         suffix = mimetypes.guess_extension(media.partition(";")[0].strip()) or ".bin"
-        file = folder / f"{hashlib.sha256(data).hexdigest()[:16]}{suffix}"
+        file = place / f"{hashlib.sha256(data).hexdigest()[:16]}{suffix}"
         file.write_bytes(data)
         return file
 

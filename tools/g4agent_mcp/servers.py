@@ -32,7 +32,8 @@ class _Conditions:
     untrusted: bool = False
     """Mark its results as what strangers may have written; see `Tool.untrusted`."""
     files: Path | None = None
-    """Where images and other files in results go; by default a temporary folder. The model reads their paths."""
+    """Where images and other files in results go; by default `files` in the folder of the default store, as
+    the sessions that name them last, too. The model reads their paths."""
 
 
 @dataclass(frozen=True, slots=True)

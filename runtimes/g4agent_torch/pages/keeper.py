@@ -60,7 +60,7 @@ class Keeper:
         for index in range(self._pages_noted, state.pages_at(length)):
             ref, contents = self._page_ref(index, tokens), state.page(index)
             if state.shares_pages:
-                contents = self._store.share(ref, contents)
+                contents = state.adopt(index, self._store.share(ref, contents, self._device))
                 self._held.append(contents)
             self._save(ref, _on_cpu(contents))
             self._pages_noted = index + 1
@@ -90,11 +90,12 @@ class Keeper:
             self._store.drop(outdated, self._pins)
         return self._state_of(cache).bytes_at(cache.length)
 
-    def flush(self) -> None:
-        """Waits until everything is written."""
+    def flush(self) -> bool:
+        """Waits until everything is written; False where it could not be."""
         self._store.flush()
         if (problem := self._store.problem) is not None:
             self._report(f"Pages of this session cannot be saved: {problem}")
+        return problem is None
 
     def take_reports(self) -> list[str]:
         """What went wrong since the last call, for the user."""

@@ -91,7 +91,8 @@ class PageStore:
             FileNotFoundError: There is none.
             PageDamaged: It is not what its name says. It is removed, to be written again.
         """
-        if (held := self._known.get(ref.name)) is not None:
+        key = f"{ref.name} on {device}"
+        if (held := self._known.get(key)) is not None:
             return held
         try:
             contents = read_page(self.path(ref))
@@ -101,11 +102,11 @@ class PageStore:
         if device.type != "cpu":
             moved = {name: Stretch(s.tensor.to(device), s.position) for name, s in contents.stretches.items()}
             contents = Contents(moved)
-        return self._known.setdefault(ref.name, contents) if ref.kind == "page" else contents
+        return self._known.setdefault(key, contents) if ref.kind == "page" else contents
 
-    def share(self, ref: Ref, contents: Contents) -> Contents:
-        """Has `read` give what this process computed; returns what it gives, which may be another's."""
-        return self._known.setdefault(ref.name, contents)
+    def share(self, ref: Ref, contents: Contents, device: torch.device) -> Contents:
+        """Has `read` give what this process computed on the device; returns what it gives, which may be another's."""
+        return self._known.setdefault(f"{ref.name} on {device}", contents)
 
     def touch(self, refs: Iterable[Ref]) -> None:
         """Marks files as used now."""

@@ -39,6 +39,10 @@ class LayerState(Protocol):
         """Fills an empty layer."""
         ...
 
+    def adopt(self, index: int, page: Parts) -> None:
+        """Takes equal tensors in the place of a page's own."""
+        ...
+
     def bytes_at(self, length: int) -> tuple[int, int]:
         """What is stored for `length` tokens, and what would be in the model's precision."""
         ...
@@ -69,6 +73,9 @@ class GrowingState:
         self._layer.keys = torch.cat([*(page["keys"] for page in pages), keys], 2)
         self._layer.values = torch.cat([*(page["values"] for page in pages), values], 2)
         self._layer.length = length
+
+    def adopt(self, index: int, page: Parts) -> None:
+        pass  # it has copies only
 
     def bytes_at(self, length: int) -> tuple[int, int]:
         return (_row_bytes(self.rows(0, 1)) * length,) * 2
@@ -104,6 +111,9 @@ class PagedState:
             self._layer.sinks = pages[0]["sink_keys"], pages[0]["sink_values"]
         self._layer.span = Span(keys, values, self.rows_from(length), length, self._layer.span.window)
 
+    def adopt(self, index: int, page: Parts) -> None:
+        self._layer.pages[index] = page["codes"]
+
     def bytes_at(self, length: int) -> tuple[int, int]:
         row, pages = _row_bytes(self.rows(length - 1, length)), self.pages_at(length)
         held = row * (length - self.rows_from(length))
@@ -134,6 +144,9 @@ class WindowState:
     def put_back(self, length: int, pages: Sequence[Parts], keys: Tensor, values: Tensor) -> None:
         self._layer.lazy_initialization(keys, values)
         self._layer.span = Span(keys, values, self.rows_from(length), length, self._layer.window)
+
+    def adopt(self, index: int, page: Parts) -> None:
+        pass  # it has no pages
 
     def bytes_at(self, length: int) -> tuple[int, int]:
         return (_row_bytes(self.rows(length - 1, length)) * (length - self.rows_from(length)),) * 2
@@ -179,6 +192,20 @@ class CacheState:
                 for name, tensor in layer.page(index).items()
             }
         )
+
+    def adopt(self, index: int, contents: Contents) -> Contents:
+        """Has the cache consist of another's copy of a page, if it is the same to the bit; returns what it consists of.
+
+        Two sessions that computed the same tokens in different passes differ in rounding: then each keeps its own.
+        """
+        mine = self.page(index)
+        if any(
+            not torch.equal(stretch.tensor, contents.stretches[name].tensor) for name, stretch in mine.stretches.items()
+        ):
+            return mine
+        for number, layer in self._layers.items():
+            layer.adopt(index, _of_layer(contents.stretches, number))
+        return contents
 
     def rows(self, start: int, end: int) -> Contents | None:
         """Copies, on the CPU, of what a cache of `end` tokens needs of the rows from `start` on.

@@ -1,6 +1,7 @@
 """Attention over compressed pages: streaming softmax, a block of pages decoded at a time, never the whole cache.
 
-`decode_attention` runs the native kernel where there is one (`native.py`), and else plain PyTorch.
+`decode_attention` runs the Triton kernels on a GPU (`gpu/`), the native kernel on a CPU where there is one
+(`native.py`), and else plain PyTorch.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from g4agent_torch.turboquant import native_attention
+from g4agent_torch.turboquant import gpu, native_attention
 from g4agent_torch.turboquant.formats import LayerFormat
 from g4agent_torch.turboquant.native import kernel
 from g4agent_torch.turboquant.partial import Partial
@@ -40,7 +41,12 @@ def decode_attention(query: Tensor, pages: list[Tensor], layer: LayerFormat, fir
         layer: What is in them.
         first_position: Position of the first page's first token; only value-only layers need it.
     """
-    native = kernel()
+    if gpu.runs_on(query.device):
+        from g4agent_torch.turboquant.gpu import decode_attention as triton_attention
+
+        if triton_attention.supports(layer):
+            return triton_attention.decode_attention(query, pages, layer, first_position)
+    native = kernel() if query.device.type == "cpu" else None
     if native is not None and native_attention.supports(layer, query):
         return native_attention.decode_attention(native, query, pages, layer, first_position)
     first, second = layer.streams

@@ -49,6 +49,17 @@ class PagedLayer(CacheLayerMixin):
     def length(self) -> int:
         return 0 if self.span is None else self.span.end
 
+    @property
+    def centre(self) -> Tensor:
+        """What keys are encoded without, float32 [KV, 1, D]: the mean of the first keys; zero where only V is kept.
+
+        Half of what keys are, or more, is the same in all of them: softmax doesn't see it, and a codec that has to
+        carry it loses half a bit or more of what differs.
+        """
+        assert self.sinks is not None
+        mean = self.sinks[0][0].float().mean(1, keepdim=True)
+        return mean if self.format.value_only is None else torch.zeros_like(mean)
+
     def coded_pages(self, position: int) -> int:
         """Pages that the query at `position` reads as codes."""
         return max(0, (position + 1 - SINKS) // self.format.tokens - TAIL_PAGES)
@@ -66,7 +77,7 @@ class PagedLayer(CacheLayerMixin):
         if self.span is None:
             self.lazy_initialization(key_states, value_states)
         assert self.span is not None
-        coded = self.coded_pages(self.length)
+        coded = min(self.coded_pages(self.length), len(self.pages))  # a page that is due now is encoded from its rows
         kept = self.start_of(coded) if coded else 0
         self.span = extended(self.span, key_states, value_states, kept)
         for page in range(len(self.pages), self.coded_pages(self.length - 1)):
@@ -74,7 +85,7 @@ class PagedLayer(CacheLayerMixin):
                 keys, values = self.span.rows(0, SINKS)
                 self.sinks = keys.clone(), values.clone()
             keys, values = self.span.rows(self.start_of(page), self.start_of(page + 1))
-            self.pages.append(self.format.encode(keys[0], values[0]))
+            self.pages.append(self.format.encode(keys[0].float() - self.centre, values[0]))
         return self, self
 
     def cut(self, length: int) -> None:
@@ -119,7 +130,8 @@ class PagedLayer(CacheLayerMixin):
         if pages:
             assert self.sinks is not None
             parts.append(dense_attention(packed, self.sinks[0][0], self.sinks[1][0]))
-            parts.append(decode_attention(packed, self.pages[:pages], self.format, SINKS))
+            coded = decode_attention(packed, self.pages[:pages], self.format, SINKS)
+            parts.append(Partial(coded.out, coded.lse + (packed @ self.centre.transpose(1, 2))[..., 0]))
         return merge(parts).reshape(heads, count, size).to(query.dtype)
 
 

@@ -62,6 +62,11 @@ class Codebook:
         self._move(codes.device)
         return self.levels.index_select(0, codes.flatten().int()).view(*codes.shape[:-1], -1)
 
+    def tables(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What a kernel needs to quantise: the code of each cell, uint8 (of a scalar's cell: the lower one), the
+        midpoints (none for pairs), and the levels."""
+        return self._table, self._midpoints, self.levels
+
     def _move(self, device: torch.device) -> None:
         if device != self.levels.device:
             self.levels, self._table = self.levels.to(device), self._table.to(device)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from g4agent.errors import ConfigError
+from g4agent_torch.turboquant import gpu
 from g4agent_torch.turboquant.codec import Codec, Scale, codec, is_encodable
 from g4agent_torch.turboquant.layout import PAGE_TOKENS, Order
 
@@ -71,7 +72,11 @@ class LayerFormat:
         return self.heads * self.head_bytes
 
     def encode(self, keys: Tensor, values: Tensor) -> Tensor:
-        """Keys and values [KV, P, D] → uint8 [page_bytes]."""
+        """Keys and values [KV, P, D] → uint8 [page_bytes]; on a GPU by Triton kernels, to the same bytes."""
+        if gpu.runs_on(values.device):
+            from g4agent_torch.turboquant.gpu.encode import encode
+
+            return encode(keys, values, self)
         first, second = keys, values
         if (shared := self.value_only) is not None:
             first, second = values[..., shared.rest], values[..., shared.rotary]

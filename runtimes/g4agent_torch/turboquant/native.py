@@ -2,7 +2,8 @@
 
 `cpp/` holds the kernel, without torch and behind a C interface. A wheel built where there was a compiler holds it as a
 library; otherwise it is compiled at first use, once, into the user's cache folder; and where there is no compiler
-either, attention runs in plain PyTorch. `G4AGENT_KV_KERNEL` chooses: `auto`, `avx512`, `avx2`, `portable` or `torch`.
+either, attention runs in plain PyTorch. `G4AGENT_KV_KERNEL` chooses: `auto`, `avx512`, `avx2`, `portable`, `torch`, or
+`triton` (`gpu/`).
 
 This module imports no torch.
 """
@@ -55,8 +56,8 @@ def kernel() -> Kernel | None:
     Raises:
         ConfigError: `G4AGENT_KV_KERNEL` names a body that cannot run here, or none at all.
     """
-    asked = _asked()
-    return None if asked == "torch" else _load(asked)
+    body = asked()
+    return None if body in ("torch", "triton") else _load(body)
 
 
 @cache
@@ -84,7 +85,7 @@ def examine() -> Finding:
 
     subject = "compressed KV"
     try:
-        if _asked() == "torch":
+        if asked() in ("torch", "triton"):
             return Finding(subject, "ok", f"attention in plain PyTorch, as {VARIABLE} says")
         if _found() is not None and (loaded := kernel()) is not None:
             return Finding(subject, "ok", f"attention by the {loaded.body} kernel, {loaded.file}")
@@ -95,11 +96,16 @@ def examine() -> Finding:
     return Finding(subject, "warning", "attention in plain PyTorch", "A C++ compiler, such as g++, makes it fast.")
 
 
-def _asked() -> str:
-    asked = os.environ.get(VARIABLE) or "auto"
-    if asked not in ("auto", "torch", *BODIES):
-        raise ConfigError(f"{VARIABLE}={asked} is no kernel.", hint=f"Use auto, torch, {', '.join(BODIES)}.")
-    return asked
+def asked() -> str:
+    """What `G4AGENT_KV_KERNEL` says.
+
+    Raises:
+        ConfigError: It names no kernel.
+    """
+    name = os.environ.get(VARIABLE) or "auto"
+    if name not in ("auto", "torch", "triton", *BODIES):
+        raise ConfigError(f"{VARIABLE}={name} is no kernel.", hint=f"Use auto, torch, triton, {', '.join(BODIES)}.")
+    return name
 
 
 def _found() -> Path | None:

@@ -37,6 +37,13 @@ class Pool:
 
     def __init__(self) -> None:
         self.helpers: list[Helper] = []
+        self.processes: set[int] = set()
+        """Of the helpers, and of those that were let go of and may still be sending an answer."""
+
+    def add(self, helper: Helper) -> None:
+        """Takes in a helper."""
+        self.helpers.append(helper)
+        self.processes.add(helper.pid)
 
     def give(self, request: int, packet: Head, connection: socket.socket) -> bool:
         """Hands a request to a helper that waits; False where there is none."""
@@ -61,6 +68,14 @@ class Pool:
         """Forgets a helper, which ends if it is not dead already."""
         helper.link.close()
         self.helpers = [each for each in self.helpers if each is not helper]
+
+    def bury(self, pid: int) -> bool:
+        """Takes note of a process that has ended; False where it was no helper."""
+        for helper in [each for each in self.helpers if each.pid == pid]:
+            self.drop(helper)
+        known = pid in self.processes
+        self.processes.discard(pid)
+        return known
 
 
 def serve_commands(link: socket.socket, workspace: str) -> None:

@@ -163,7 +163,7 @@ class Supervisor:
                 ours.close()
                 raise
         send_at_once(ours, order, connection.fileno())
-        self._commands.helpers.append(Helper(pid, ours, packet["id"]))
+        self._commands.add(Helper(pid, ours, packet["id"]))
 
     def _file_work(self, connection: socket.socket) -> int:
         """Forks a helper that reads or writes files of the workspace."""
@@ -296,7 +296,7 @@ class Supervisor:
 
     def _end_orphans(self) -> None:
         """Kills children that were not forked here: their helper or fork server died without clearing up."""
-        own = {self._forwarder, *self._file_helpers.values(), *(each.pid for each in self._commands.helpers)}
+        own = {self._forwarder, *self._file_helpers.values(), *self._commands.processes}
         own |= {each.pid for each in self._all_servers()}
         own |= set() if self._loading is None else {self._loading.pid}
         while orphans := kernel.children(os.getpid()) - own:
@@ -309,11 +309,9 @@ class Supervisor:
         with contextlib.suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 pid, status = ended
-                known = pid == self._forwarder or pid in self._file_helpers.values()
+                known = self._commands.bury(pid) or pid == self._forwarder or pid in self._file_helpers.values()
                 orphans |= bool(status) or not known
                 self._file_helpers = {id: helper for id, helper in self._file_helpers.items() if helper != pid}
-                for command in [each for each in self._commands.helpers if each.pid == pid]:
-                    self._commands.drop(command)
                 if pid == self._forwarder:
                     self._forwarder = 0
         if not self._forwarder:

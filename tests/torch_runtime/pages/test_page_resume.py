@@ -22,6 +22,7 @@ from g4agent_torch.engine import TorchEngine
 from g4agent_torch.pages.page_store import opened
 from g4agent_torch.pages.quota import files
 from g4agent_torch.runtime import TorchRuntime
+from g4agent_torch.turboquant.cache import PagedLayer
 
 pytestmark = pytest.mark.anyio
 
@@ -255,3 +256,43 @@ async def test_a_folder_that_cannot_be_written_is_told_once(
 def test_one_thread() -> None:
     """Exactness is tested for one number of threads."""
     assert torch.get_num_threads() == 1
+
+
+async def test_forks_share_their_parents_pages_in_memory(tmp_path: Path, nano: Callable[[str], TorchRuntime]) -> None:
+    """Eight children of a long session take what their windows and new tokens take, and not the session eight times."""
+    parent = await nano("4").open_durable_engine(tmp_path)
+    await parent.append(prompt(0, 5000))
+    await answered(parent, 2)
+    await parent.checkpoint()
+    children = []
+    for index in range(8):
+        child = await nano("4").open_durable_engine(tmp_path)
+        await child.append([*parent.tokens, *prompt(index, 40)])
+        await answered(child, 1)
+        assert child.computed_tokens == 41, "the last sampled token, and the child's own"
+        children.append(child)
+    alone = page_storages(children[:1])
+    assert page_storages([parent, *children]) == alone, "the page that each has completed is in memory once, too"
+    for child in children[:2]:
+        await child.append(prompt(len(child.tokens) + child.tokens[-1], 300))
+        await answered(child, 1)
+    grown = page_storages([parent, *children])
+    assert alone < grown <= alone * (1 + 2 * 3 / 37), "two children have three pages of their own"
+    await children[0].checkpoint()
+    await parent.close()
+    assert page_storages(children) == grown
+    again = await nano("4").open_durable_engine(tmp_path)
+    await again.append([*children[0].tokens, 500])
+    await answered(again, 1)
+    assert page_storages([*children, again]) == grown
+
+
+def page_storages(engines: list[TorchEngine]) -> int:
+    """Bytes of all different pages."""
+    found = {}
+    for engine in engines:
+        for layer in engine._kv.layers.layers:
+            if isinstance(layer, PagedLayer):
+                for page in layer.pages:
+                    found[page.data_ptr()] = page.nbytes
+    return sum(found.values())

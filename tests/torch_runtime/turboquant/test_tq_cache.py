@@ -58,7 +58,7 @@ def test_attention_is_that_over_decoded_vectors_however_the_prompt_is_cut(rate: 
         coded = slice(SINKS, layer.start_of(layer.coded_pages(position)))
         seen_keys, seen_values = keys[0, :, : position + 1].clone(), values[0, :, : position + 1].clone()
         if coded.stop > SINKS:
-            seen_keys[:, coded] = decoded[0][:, : coded.stop - SINKS]
+            seen_keys[:, coded] = decoded[0][:, : coded.stop - SINKS] + layer.centre
             seen_values[:, coded] = decoded[1][:, : coded.stop - SINKS]
         heads = query[:, position].view(2, 4, 128)
         expected = torch.softmax(heads @ seen_keys.transpose(1, 2), -1) @ seen_values
@@ -68,3 +68,31 @@ def test_attention_is_that_over_decoded_vectors_however_the_prompt_is_cut(rate: 
         torch.testing.assert_close(run(other, data, chunk), bulk, atol=1e-5, rtol=1e-4)
         assert len(other.pages) == len(layer.pages) == 3
         assert all(torch.equal(a, b) for a, b in zip(other.pages, layer.pages, strict=True))
+
+
+@pytest.mark.parametrize("first", [15, 16, 143, 144, 271])
+def test_a_buffer_that_is_full_when_a_page_is_due_keeps_its_rows(first: int) -> None:
+    """After a prompt of 143 tokens, the 129th new one makes both the buffer move on and the first page encode."""
+    layer = PagedLayer(LayerFormat(1, 64, "4"))
+    keys, values = torch.randn(2, 1, 1, first + 300, 64)
+    layer.update(keys[:, :, :first], values[:, :, :first])
+    for at in range(first, first + 300):
+        layer.update(keys[:, :, at : at + 1], values[:, :, at : at + 1])
+    assert len(layer.pages) == layer.coded_pages(first + 299) > 0
+    for index, page in enumerate(layer.pages):
+        rows = slice(layer.start_of(index), layer.start_of(index + 1))
+        assert torch.equal(page, layer.format.encode(keys[0, :, rows] - layer.centre, values[0, :, rows]))
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_what_all_keys_share_costs_nothing(rate: str) -> None:
+    """Keys of models have a large common part: without it, the same bits attend as they do over keys that have none."""
+    query, keys, values = inputs(None)
+    shared = 5 * torch.randn(2, 1, 128, generator=torch.Generator().manual_seed(1))
+    error = {}
+    for name, moved in (("plain", keys), ("shifted", keys + shared)):
+        out = run(PagedLayer(LayerFormat(2, 128, rate)), (query, moved, values), LENGTH)[:, -100:]
+        heads = query[:, -1].view(2, 4, 128)
+        exact = torch.softmax(heads @ keys[0].transpose(1, 2), -1) @ values[0]
+        error[name] = (out[:, -1].view(2, 4, 128) - exact).norm() / exact.norm()
+    assert error["shifted"] < 1.05 * error["plain"]

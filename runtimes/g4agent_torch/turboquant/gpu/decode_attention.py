@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import cache
+from typing import Final
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,6 +19,7 @@ from g4agent_torch.turboquant.formats import LayerFormat, ValueOnly
 from g4agent_torch.turboquant.gpu.plan import pair_tables, plan
 from g4agent_torch.turboquant.layout import PAGE_TOKENS
 from g4agent_torch.turboquant.partial import Partial
+from g4agent_torch.turboquant.rotation import Rotation
 
 LOG2_E: Final = math.log2(math.e)
 PROGRAMS_PER_PROCESSOR: Final = 2
@@ -26,7 +28,7 @@ INTERPRETED_PROGRAMS: Final = 6
 """The same for all of Triton's interpreter, which runs them one after the other."""
 ROTARY_SIZES: Final = (32, 64, 128)
 """Rotary dimensions for which the kernel rebuilds keys."""
-REDUCED: Final = 64
+REDUCED: Final = 128
 """Coordinates of one program of `reduce_kernel`."""
 
 
@@ -78,7 +80,12 @@ def decode_attention(
 
 
 def _attend(
-    query: Tensor, turned: Tensor | None, pages: list[Tensor], layer: LayerFormat, first_position: int, kind: torch.dtype
+    query: Tensor,
+    turned: Tensor | None,
+    pages: list[Tensor],
+    layer: LayerFormat,
+    first_position: int,
+    kind: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     """Attention in the rotated basis.
 
@@ -125,7 +132,9 @@ def _reduce(parts: Tensor, lses: Tensor) -> tuple[Tensor, Tensor]:
     out, lse = parts.new_empty(heads, rows, size), lses.new_empty(heads, rows)
     wide = 1 << (splits - 1).bit_length()
     grid = (heads * rows, -(-size // REDUCED))
-    reduce_kernel[grid](parts, lses, out, lse, splits, heads * rows, SPLITS=wide, SIZE=size, COUNT=REDUCED)
+    reduce_kernel[grid](
+        parts, lses, out, lse, splits, heads * rows, SPLITS=wide, SIZE=size, COUNT=REDUCED, enable_fp_fusion=True
+    )
     return out, lse
 
 
@@ -135,9 +144,9 @@ def _programs(device: torch.device) -> int:
     return PROGRAMS_PER_PROCESSOR * torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def _matrix(rotation: Any, device: torch.device) -> Tensor:
-    made: Tensor = rotation.matrix.to(device)
-    return made
+@cache
+def _matrix(rotation: Rotation, device: torch.device) -> Tensor:
+    return rotation.matrix.to(device)
 
 
 def _addresses(pages: list[Tensor], layer: LayerFormat) -> Tensor:

@@ -14,7 +14,7 @@ from g4agent_torch.turboquant import codebooks
 from g4agent_torch.turboquant.codebooks import Codebook
 from g4agent_torch.turboquant.codec import Codec, Scale, codec
 from g4agent_torch.turboquant.formats import LayerFormat
-from g4agent_torch.turboquant.layout import Order
+from g4agent_torch.turboquant.layout import PAGE_TOKENS, Order
 
 Book: TypeAlias = tuple[int, tuple[float, ...]]
 """Bits of a code, and the coefficients of `polynomial`; none for pair codes."""
@@ -69,8 +69,8 @@ def plan(layer: LayerFormat, rows: int, kind: torch.dtype) -> Plan:
         separate = {"KEYS": first_segments, "VALUES": second_segments, "SIZE": layer.head_dim, "SUMS": sums}
         scales = {"KEY_SCALES": first_scales, "VALUE_SCALES": second_scales}
         return Plan({**separate, **scales, "TILE": 128, **shared}, rows, 4)
-    sums = _sums(first_segments, count) + _sums(second_segments, count)
-    value_only = {"REST": first_segments, "ROTARY": second_segments, "REST_SIZE": first.size, "SUMS": sums}
+    sums_of_both = _sums(first_segments, count) + _sums(second_segments, count)
+    value_only = {"REST": first_segments, "ROTARY": second_segments, "REST_SIZE": first.size, "SUMS": sums_of_both}
     scales = {"REST_SCALES": first_scales, "ROTARY_SCALES": second_scales, "PAIRS": second.size // 2}
     return Plan({**value_only, **scales, "TILE": 64, **shared}, rows, 4)
 
@@ -78,7 +78,7 @@ def plan(layer: LayerFormat, rows: int, kind: torch.dtype) -> Plan:
 def segments(stream: Codec, start: int, kind: torch.dtype) -> tuple[Segment, Segment]:
     """Main and tail of a stream that begins at byte `start`; one that is not there has no units."""
     made: list[Segment] = []
-    for segment, size in zip(stream.segments, stream.part_bytes(128), strict=False):
+    for segment, size in zip(stream.segments, stream.part_bytes(PAGE_TOKENS), strict=False):
         made.append((start, segment.units, book(segment.codebook, kind), segment.start))
         start += size
     if len(made) == 1:

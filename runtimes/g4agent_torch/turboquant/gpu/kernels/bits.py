@@ -87,7 +87,7 @@ def polynomial_levels(codes, BITS: tl.constexpr, TERMS: tl.constexpr, TYPE: tl.c
 def pair_levels(codes, table, TYPE: tl.constexpr):
     """Levels of pair codes, both coordinates. A table entry is the two, side by side in one word."""
     both = tl.load(table + codes)
-    if TYPE == tl.float32:
+    if TYPE == tl.float32:  # noqa: SIM300
         first = (both & 0xFFFFFFFF).to(tl.uint32).to(tl.float32, bitcast=True)
         second = (both >> 32).to(tl.uint32).to(tl.float32, bitcast=True)
     else:

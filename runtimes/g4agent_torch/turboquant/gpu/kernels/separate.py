@@ -36,9 +36,7 @@ def load_scales(page, block, offset: tl.constexpr, TILE: tl.constexpr):
 
 
 @triton.jit
-def value_codes(
-    page, block, segment: tl.constexpr, first, COUNT: tl.constexpr, PAGE: tl.constexpr, TILE: tl.constexpr
-):
+def value_codes(page, block, segment: tl.constexpr, first, COUNT: tl.constexpr, PAGE: tl.constexpr, TILE: tl.constexpr):
     """Codes of units first ... first + COUNT − 1 of a segment in value order: two halves [COUNT, TILE / 2]."""
     unit, blocks = first + tl.arange(0, COUNT)[:, None], block + tl.arange(0, TILE // 32)[None, :]
     seen = (unit < segment[1]) & (blocks >= 0)
@@ -51,7 +49,7 @@ def add_values(
     sums, position: tl.constexpr, page, block, segment: tl.constexpr, table, weights, shrink, COUNT: tl.constexpr,
     PAGE: tl.constexpr, TILE: tl.constexpr, TYPE: tl.constexpr,
 ):  # fmt: skip
-    """A segment's sums, [COUNT, N] each, one per chunk and coordinate: sums[position + i] · shrink + levels · weights."""
+    """A segment's sums, [COUNT, N] per chunk and coordinate: sums[position + i] · shrink + levels · weights."""
     STEPS: tl.constexpr = (segment[1] + COUNT - 1) // COUNT
     added = ()
     for step in tl.static_range(STEPS):
@@ -113,9 +111,7 @@ def separate_kernel(
         low = (weights[0] * (low_scale / unit)[:, None]).to(TYPE)
         high = (weights[1] * (high_scale / unit)[:, None]).to(TYPE)
         main = add_values(sums, 0, page, block, VALUES[0], main_levels, (low, high), shrink, COUNT, PAGE, TILE, TYPE)
-        tail = add_values(
-            sums, SUMS[0], page, block, VALUES[1], tail_levels, (low, high), shrink, 16, PAGE, TILE, TYPE
-        )
+        tail = add_values(sums, SUMS[0], page, block, VALUES[1], tail_levels, (low, high), shrink, 16, PAGE, TILE, TYPE)
         sums = main + tail
     place = (split * heads + head) * rows_total
     factor = unit / total

@@ -12,11 +12,17 @@ from .tiles import dot, key_codes, load_query, soften, store_sums
 
 
 @triton.jit
-def decode(page, block, segment: tl.constexpr, first, table, COUNT: tl.constexpr, TILE: tl.constexpr, TYPE: tl.constexpr):
+def decode(
+    page, block, segment: tl.constexpr, first, table, COUNT: tl.constexpr, TILE: tl.constexpr, TYPE: tl.constexpr
+):
     """Levels of units first ... first + COUNT − 1, per coordinate of a code [TILE, COUNT]. Low halves come first."""
-    low, high = key_codes(page, block, segment, first, COUNT, TILE)
-    codes = tl.reshape(tl.permute(tl.join(low, high), (2, 0, 1)), (TILE, COUNT))
-    return levels(codes, segment[2], table, TYPE)
+    low_codes, high_codes = key_codes(page, block, segment, first, COUNT, TILE)
+    low, high = levels(low_codes, segment[2], table, TYPE), levels(high_codes, segment[2], table, TYPE)
+    tiles = ()
+    for axis in tl.static_range(len(low)):
+        tile = tl.reshape(tl.permute(tl.join(low[axis], high[axis]), (2, 0, 1)), (TILE, COUNT))
+        tiles = tiles + (tile,)  # noqa: RUF005
+    return tiles
 
 
 @triton.jit

@@ -1,0 +1,245 @@
+"""What a Gemma 4 needs in memory, to the byte, from its configuration alone. No torch in here.
+
+The weights are those of the language model, as `Decoder` keeps them. A cache is counted as `kv.py` and `turboquant`
+allocate it after a prompt of so many tokens: full buffers and not only what is written in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from g4agent.errors import ModelLoadError
+
+RATES: Final = ("16", "4", "3.5", "2.5")
+"""As `kv_bits` takes them; 16 is bfloat16."""
+PAGE_TOKENS: Final = 128
+SINKS: Final = 16
+"""Of compressed layers: first tokens in full precision."""
+NUMBER_BYTES: Final = 2
+"""Of bfloat16."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One decoder layer's attention."""
+
+    sliding: bool
+    shared: bool
+    """Reads the keys and values of a layer below, and has none of its own."""
+    heads: int
+    """KV heads."""
+    head_dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The parts of a text configuration that decide what is allocated."""
+
+    config: Mapping[str, Any]
+    layers: tuple[Layer, ...]
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that the model was built for."""
+        length: int = self.config["max_position_embeddings"]
+        return length
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Of the per-layer embeddings, whose table no product reads as a whole."""
+        width = self.config.get("hidden_size_per_layer_input") or 0
+        rows: int = self.config.get("vocab_size_per_layer_input") or self.config["vocab_size"]
+        return rows * width * len(self.layers)
+
+    @property
+    def parameters(self) -> int:
+        """Of the language model, embeddings included; input and output share theirs."""
+        c = self.config
+        hidden: int = c["hidden_size"]
+        width = c.get("hidden_size_per_layer_input") or 0
+        total: int = c["vocab_size"] * hidden + hidden + self.embedding_parameters
+        if width:
+            total += hidden * len(self.layers) * width + width
+        for layer in self.layers:
+            queries, keys = c["num_attention_heads"] * layer.head_dim, layer.heads * layer.head_dim
+            total += 2 * hidden * queries + layer.head_dim + 4 * hidden
+            if not layer.shared:
+                total += hidden * keys * (1 if self.value_only(layer) else 2) + layer.head_dim
+            total += 3 * hidden * c["intermediate_size"] * (2 if layer.shared and c.get("use_double_wide_mlp") else 1)
+            if width:
+                total += 2 * hidden * width + hidden
+            if c.get("enable_moe_block"):
+                experts, inner = c["num_experts"], c["moe_intermediate_size"]
+                total += 3 * experts * inner * hidden + experts * hidden + hidden + experts + 3 * hidden
+        return total
+
+    def value_only(self, layer: Layer) -> bool:
+        """Whether keys and values come from one projection."""
+        return bool(self.config.get("attention_k_eq_v")) and not layer.sliding
+
+    def weight_bytes(self, bits: int) -> int:
+        """Of all parameters at 16 (bfloat16) or 4 bits, without scales."""
+        return self.parameters * bits // 8
+
+    def kv_bytes(self, tokens: int, rate: str, chunk: int) -> int | None:
+        """The whole cache after a prompt, sliding windows included.
+
+        Args:
+            tokens: Of the prompt.
+            rate: One of `RATES`.
+            chunk: Tokens per forward pass: `prefill_chunk`.
+
+        Returns:
+            None where the model's head sizes cannot be compressed.
+        """
+        total = 0
+        for layer in self.layers:
+            if layer.shared:
+                continue
+            vector = 2 * layer.heads * layer.head_dim * NUMBER_BYTES  # a key and a value
+            if layer.sliding:
+                total += vector * _span(tokens, chunk, self.config["sliding_window"])
+            elif rate == "16":
+                total += vector * _grown(tokens, chunk)
+            else:
+                page = self._page_bytes(layer, rate)
+                if page is None:
+                    return None
+                pages = _coded_pages(tokens - 1)
+                total += pages * page + vector * (SINKS if pages else 0) + vector * _tail(tokens, chunk)
+        return total
+
+    def token_bytes(self, rate: str, number_bytes: int = NUMBER_BYTES) -> float:
+        """What a further token takes once the windows are full, buffers' slack left out; uncompressed numbers have
+        `number_bytes` each."""
+        growing = [layer for layer in self.layers if not layer.sliding and not layer.shared]
+        if rate == "16":
+            return float(sum(2 * layer.heads * layer.head_dim * number_bytes for layer in growing))
+        return sum((self._page_bytes(layer, rate) or 0) / PAGE_TOKENS for layer in growing)
+
+    def _page_bytes(self, layer: Layer, rate: str) -> int | None:
+        """Of one layer's part of a page; see `turboquant/layout.py`."""
+        if not _is_encodable(layer.head_dim):
+            return None
+        rotary = int(layer.head_dim * self._rotary_fraction())
+        once = self.value_only(layer) and _is_encodable(rotary) and _is_encodable(layer.head_dim - rotary)
+        vector = int(layer.head_dim * float(rate)) // 8
+        return layer.heads * PAGE_TOKENS * vector * (1 if once else 2)
+
+    def _rotary_fraction(self) -> float:
+        parameters = (self.config.get("rope_parameters") or {}).get("full_attention") or {}
+        fraction: float = parameters.get("partial_rotary_factor", 0.25)
+        return fraction
+
+
+def shape_of(config: Mapping[str, Any]) -> Shape:
+    """The shape of a parsed `config.json`, text-only or multimodal. Raises ModelLoadError where it is no Gemma 4's."""
+    text = config.get("text_config") or config
+    try:
+        kinds, shared = text["layer_types"], text.get("num_kv_shared_layers") or 0
+        own = {int(index): values for index, values in (text.get("per_layer_config") or {}).items()}
+        layers = []
+        for index, kind in enumerate(kinds):
+            sliding = kind == "sliding_attention"
+            heads, size = text["num_key_value_heads"], text["head_dim"]
+            if not sliding:
+                size = text.get("global_head_dim") or size
+                heads = (text.get("num_global_key_value_heads") if text.get("attention_k_eq_v") else None) or heads
+            mine = own.get(index) or {}
+            heads, size = mine.get("num_key_value_heads", heads), mine.get("head_dim", size)
+            layers.append(Layer(sliding, index >= len(kinds) - shared, heads, size))
+        shape = Shape(text, tuple(layers))
+        assert shape.parameters and shape.context_length
+        assert text["sliding_window"]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelLoadError(
+            f"The configuration is not that of a Gemma 4 ({error!r}).", hint="Give the folder of a checkpoint."
+        ) from error
+    return shape
+
+
+def _coded_pages(position: int) -> int:
+    """See `PagedLayer.coded_pages`."""
+    return max(0, (position + 1 - SINKS) // PAGE_TOKENS - 1)
+
+
+def _grown(tokens: int, chunk: int) -> int:
+    """Tokens in the buffer of a `GrowingLayer`."""
+    capacity = 0
+    for start in range(0, tokens, chunk):
+        end = min(tokens, start + chunk)
+        if end > capacity:
+            capacity = max(end, capacity + capacity // 2, 256)
+    return capacity
+
+
+def _span(tokens: int, chunk: int, window: int) -> int:
+    """Tokens in the buffer of a `WindowLayer`."""
+    base = capacity = 0
+    for past in range(0, tokens, chunk):
+        base, capacity = _extended(base, capacity, past, min(chunk, tokens - past), window, past - window)
+    return capacity
+
+
+def _tail(tokens: int, chunk: int) -> int:
+    """Tokens in the full-precision buffer of a `PagedLayer`."""
+    base = capacity = 0
+    for past in range(0, tokens, chunk):
+        coded = _coded_pages(past)
+        kept = SINKS + coded * PAGE_TOKENS if coded else 0
+        base, capacity = _extended(base, capacity, past, min(chunk, tokens - past), PAGE_TOKENS, kept)
+    return capacity
+
+
+def _extended(base: int, capacity: int, past: int, added: int, window: int, kept: int) -> tuple[int, int]:
+    """Base and capacity of a span after `kv.extended`."""
+    if past - base + added <= capacity:
+        return base, capacity
+    base = max(base, kept)
+    return base, max(past - base, window) + max(added, window)
+
+
+def _is_encodable(size: int) -> bool:
+    """See `turboquant.codec.is_encodable`."""
+    power = size // 12 if size % 12 == 0 else size
+    return size > 0 and size % 32 == 0 and power & (power - 1) == 0
+
+
+def _pattern(local: int, periods: int) -> list[str]:
+    return (["sliding_attention"] * local + ["full_attention"]) * periods
+
+
+_SMALL: Final = {"sliding_window": 512, "max_position_embeddings": 131_072, "hidden_size_per_layer_input": 256}
+_LARGE: Final = {"sliding_window": 1024, "max_position_embeddings": 262_144, "attention_k_eq_v": True}
+_COMMON: Final = {"vocab_size": 262_144, "head_dim": 256, "global_head_dim": 512}
+
+
+def _official(hidden: int, inner: int, queries: int, heads: int, local: int, periods: int, **more: Any) -> Shape:
+    sizes = {"hidden_size": hidden, "intermediate_size": inner, "num_attention_heads": queries}
+    return shape_of({**_COMMON, **sizes, "num_key_value_heads": heads, "layer_types": _pattern(local, periods), **more})
+
+
+OFFICIAL: Final = {
+    "google/gemma-4-E2B-it": _official(
+        1536, 6144, 8, 1, 4, 7, **_SMALL, num_kv_shared_layers=20, use_double_wide_mlp=True
+    ),
+    "google/gemma-4-E4B-it": _official(2560, 10_240, 8, 2, 5, 7, **_SMALL, num_kv_shared_layers=18),
+    "google/gemma-4-12B-it": _official(3840, 15_360, 16, 8, 5, 8, **_LARGE, num_global_key_value_heads=1),
+    "google/gemma-4-26B-A4B-it": _official(
+        2816,
+        2112,
+        16,
+        8,
+        5,
+        5,
+        **_LARGE,
+        num_global_key_value_heads=2,
+        enable_moe_block=True,
+        num_experts=128,
+        moe_intermediate_size=704,
+    ),
+    "google/gemma-4-31B-it": _official(5376, 21_504, 32, 16, 5, 10, **_LARGE, num_global_key_value_heads=4),
+}
+"""Configurations of the official models, as far as they matter here (google-deepmind/gemma `_gemma4.py`)."""

@@ -1,0 +1,67 @@
+"""A limit on the memory of keys and values: it holds, and no session notices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from page_sessions import answered, prompt
+
+from g4agent.errors import ConfigError
+from g4agent_torch import load
+from g4agent_torch.pages.state import CacheState
+
+pytestmark = pytest.mark.anyio
+BITS = ("16", "4")
+
+
+@pytest.mark.parametrize("bits", BITS)
+async def test_sessions_that_do_not_fit_together_wait_on_disk(tmp_path: Path, bits: str) -> None:
+    """Three sessions by turns in memory for one and a half: each says what it says alone."""
+    alone = load("nano", kv_bits=bits, offline=True)
+    expected = []
+    for index in range(3):
+        engine = await alone.open_engine()
+        said = []
+        for turn in range(3):
+            await engine.append(prompt(10 * index + turn, 500))
+            said += await answered(engine, 20)
+        expected.append(said)
+    limit = int(CacheState(engine._kv).bytes_at(engine._kv.length)[0] * 1.5)
+    runtime = load("nano", kv_bits=bits, kv_memory=limit, offline=True)
+    engines = [await runtime.open_durable_engine(tmp_path) for _ in range(3)]
+    found = [[] for _ in engines]  # type: ignore[var-annotated]
+    for turn in range(3):
+        for index, engine in enumerate(engines):
+            await engine.append(prompt(10 * index + turn, 500))
+            found[index] += await answered(engine, 20)
+            assert sum(each.held_bytes for each in engines) <= limit
+    assert found == expected
+    assert [engine.computed_tokens for engine in engines] == [len(engine.tokens) - 1 for engine in engines]
+
+
+@pytest.mark.parametrize("bits", BITS)
+async def test_a_context_is_cut_to_what_fits(tmp_path: Path, bits: str) -> None:
+    """The planner then ends a session that grows beyond it, as with any full context."""
+    limit = 3_000_000
+    runtime = load("nano", kv_bits=bits, kv_memory=limit, offline=True)
+    length = runtime.info.context_length
+    assert 512 < length < 131_072
+    engine = await runtime.open_engine()
+    await engine.append(prompt(0, length))
+    await answered(engine, 0)
+    cache = runtime._store.new()
+    for start in range(0, length, 1000):
+        for index, layer in enumerate(cache.layers.layers):
+            heads, size = (1, 64) if index in (1, 3) else (2, 32)
+            if index < 4:
+                states = torch.randn(1, heads, min(1000, length - start), size)
+                layer.update(states, states)
+    held = CacheState(cache).bytes_at(length)[0]
+    assert limit * 0.95 < held <= limit
+
+
+def test_a_limit_that_leaves_no_session_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"0\.0001 GB"):
+        load("nano", kv_memory=100_000, offline=True)

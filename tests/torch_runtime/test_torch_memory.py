@@ -1,0 +1,144 @@
+"""`g4agent fit` counts what is really allocated."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import VARIANTS, multimodal_model, text_config, text_model
+from transformers import Gemma4ForCausalLM, Gemma4TextConfig, Gemma4UnifiedForCausalLM, Gemma4UnifiedTextConfig
+from typer.testing import CliRunner
+
+from g4agent.cli.app import app
+from g4agent_torch import catalog, load, memory
+from g4agent_torch.decoder import Decoder
+from g4agent_torch.kv import DenseKVStore
+from g4agent_torch.memory import OFFICIAL, RATES, Shape, shape_of
+from g4agent_torch.turboquant.store import TurboQuantKVStore
+
+WIDE = {"head_dim": 32, "global_head_dim": 128}
+"""Head sizes that can be compressed."""
+
+
+def saved(config: Any) -> dict[str, Any]:
+    """As it stands in a checkpoint's config.json."""
+    values: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
+    return values
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_parameters_are_those_of_the_decoder(variant: str) -> None:
+    """For every official structure, from the configuration of a text model and of a multimodal one."""
+    for model in (text_model(variant), multimodal_model(variant)):
+        decoder = Decoder(model, DenseKVStore.attention, torch.device("cpu"))
+        assert shape_of(saved(model.config)).parameters == decoder.parameters
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_official_models_have_the_parameters_of_the_catalog(name: str) -> None:
+    """And those of transformers' own classes, built without memory."""
+    shape = OFFICIAL[name]
+    (row,) = [model for model in catalog.MODELS if model.name == name]
+    assert shape.parameters == pytest.approx(row.parameters, rel=0.001)
+    assert shape.token_bytes("16") == row.kv_bytes_per_token and shape.context_length == row.context_length
+    unified = "12B" in name
+    values = {"hidden_size_per_layer_input": 0, **shape.config}
+    if unified:
+        del values["hidden_size_per_layer_input"]
+    kind: Any = Gemma4UnifiedTextConfig if unified else Gemma4TextConfig
+    config = kind(num_hidden_layers=len(shape.layers), **values)
+    with torch.device("meta"):
+        model: Any = (Gemma4UnifiedForCausalLM if unified else Gemma4ForCausalLM)(config)
+    model.tie_weights()
+    assert sum(parameter.numel() for parameter in model.parameters()) == shape.parameters
+
+
+def allocated(cache: Any) -> int:
+    """Bytes of all storages of a cache's layers."""
+    tensors: list[torch.Tensor] = []
+    for layer in cache.layers.layers:
+        span = getattr(layer, "span", None)
+        tensors += [t for t in (layer.keys, layer.values) if t is not None] if hasattr(layer, "keys") else []
+        tensors += [span.keys, span.values] if span is not None else []
+        tensors += [*getattr(layer, "pages", ()), *(getattr(layer, "sinks", None) or ())]
+    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+
+
+def filled(store: Any, shape: Shape, tokens: int, chunk: int) -> int:
+    """Bytes of a bfloat16 cache after a prompt of so many tokens."""
+    cache = store.new()
+    for start in range(0, tokens, chunk):
+        for layer, kept in zip(shape.layers, cache.layers.layers, strict=True):
+            if not layer.shared:
+                size = (1, layer.heads, min(chunk, tokens - start), layer.head_dim)
+                kept.update(torch.randn(size, dtype=torch.bfloat16), torch.randn(size, dtype=torch.bfloat16))
+    return allocated(cache)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_caches_bytes_are_those_that_are_allocated(variant: str) -> None:
+    """At every rate and length, whatever the passes: pages, scales, first tokens, tails and windows, to the byte."""
+    config = text_config(variant, **WIDE)
+    kind = Gemma4UnifiedForCausalLM if variant == "12B" else Gemma4ForCausalLM
+    text: Any = kind(config).get_decoder()
+    shape = shape_of(saved(config))
+    for rate in RATES:
+        store = DenseKVStore(config) if rate == "16" else TurboQuantKVStore(text, rate)
+        for tokens, chunk in ((1, 256), (100, 7), (300, 256), (1000, 64)):
+            assert filled(store, shape, tokens, chunk) == shape.kv_bytes(tokens, rate, chunk), (rate, tokens, chunk)
+
+
+def test_nanos_cache_is_counted_too() -> None:
+    """Its configuration is written as transformers writes it today, layer by layer."""
+    runtime = load("nano", kv_bits="4")
+    shape = shape_of(json.loads((Path(memory.__file__).parent / "nano/config.json").read_text()))
+    assert shape.parameters == runtime.info.parameters and shape.token_bytes("4") == runtime.info.token_bytes == 64 + 64
+    assert load("nano").info.token_bytes == shape.token_bytes("16", 4) == 1024
+    store: Any = runtime._store
+    assert filled(store, shape, 1200, 256) == shape.kv_bytes(1200, "4", 256)
+
+
+def test_31b_needs_what_the_benchmark_prints() -> None:
+    """`benchmarks/kv_memory.py`: 2.72 GB of global layers at 256K tokens and 4 bits, values only."""
+    shape = OFFICIAL["google/gemma-4-31B-it"]
+    growing = Shape(shape.config, tuple(layer for layer in shape.layers if not layer.sliding))
+    assert round((growing.kv_bytes(262_144, "4", 256) or 0) / 1e9, 2) == 2.72
+
+
+def test_heads_that_cannot_be_compressed_have_no_rate() -> None:
+    """As `load` refuses them."""
+    assert shape_of(saved(text_config("31B"))).kv_bytes(1000, "4", 256) is None
+
+
+def test_the_arithmetic_needs_no_torch() -> None:
+    """`g4agent fit` must answer at once, also without the extra."""
+    for module in ("memory", "fit"):
+        source = (Path(memory.__file__).parent / f"{module}.py").read_text(encoding="utf-8")
+        assert not re.search(r"^\s*(from|import) (torch|transformers)", source, re.MULTILINE)
+
+
+def test_fit_tells_what_fits_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By place, weights and rate; for people, for programs, and for a folder of one's own."""
+    from g4agent_torch import fit
+
+    large = fit.Place("memory", 64 << 30, 20 << 30, fit.CPU_CHUNK)
+    monkeypatch.setattr(fit, "places", lambda: [large, fit.Place("card", 80 << 30, 80 << 30, fit.GPU_CHUNK)])
+    told = CliRunner().invoke(app, ["fit", "31b"], env={"COLUMNS": "200"})
+    assert told.exit_code == 0 and "30.7 B parameters" in told.output
+    (line,) = [line for line in told.output.splitlines() if re.match(r"\s+256K\s+4 ", line)]
+    assert line.split() == ["256K", "4", "4.1", "GiB", "card", "memory,", "card"]
+    report = json.loads(CliRunner().invoke(app, ["fit", "google/gemma-4-E4B-it", "--json"]).output)
+    assert report["per_layer_embedding_parameters"] == 262_144 * 42 * 256
+    assert {row["context"] for row in report["rows"]} == {8192, 32768, 131072}
+    assert [row["kv_bits"] for row in report["rows"][:4]] == list(RATES)
+    (tmp_path / "config.json").write_text(json.dumps(saved(text_config("31B", **WIDE))))
+    report = json.loads(CliRunner().invoke(app, ["fit", str(tmp_path), "--json"]).output)
+    assert report["rows"][0]["context"] == 4096 and report["rows"][0]["fits"]["16"] == {"memory": True, "card": True}
+    for wrong in ("nope", str(tmp_path / "nope")):
+        assert CliRunner().invoke(app, ["fit", wrong]).exit_code == 1
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    assert CliRunner().invoke(app, ["fit", str(tmp_path)]).exit_code == 1
