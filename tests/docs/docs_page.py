@@ -105,5 +105,6 @@ def _steady(line: str) -> str:
 
 
 def pages(root: Path) -> list[Path]:
-    """The README and every page in docs/."""
-    return [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    """The quick start, which takes longest, the README, and every other page in docs/."""
+    quick_start = root / "docs/quickstart.md"
+    return [quick_start, root / "README.md", *sorted({*(root / "docs").glob("*.md")} - {quick_start})]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,12 +20,12 @@ from g4agent.errors import ConfigError
 PAGES = [page.relative_to(ROOT).as_posix() for page in pages(ROOT)]
 NOT_RUN = {"docs/quickstart.md": ["downloads 15 GB of weights"]}
 """By page, why blocks of it are not run: all of them, and no other."""
+Readings = dict[str, Future[None]]
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_every_block_does_what_the_page_says(page: str, tmp_path: Path) -> None:
-    """What a reader copies must work, in the order in which it is read, with nano and a real box."""
-    reader = PageRun(tmp_path)
+def read(page: str, folder: Path) -> None:
+    """Does what a page says, in an empty folder."""
+    reader = PageRun(folder)
     try:
         for block in read_blocks((ROOT / page).read_text()):
             if block.not_run is None:
@@ -33,6 +35,21 @@ def test_every_block_does_what_the_page_says(page: str, tmp_path: Path) -> None:
                     raise AssertionError(f"{page}, line {block.line}: {problem}") from None
     finally:
         reader.close()
+
+
+@pytest.fixture(scope="module")
+def readings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Readings]:
+    """The pages that were asked for, two at a time: most of it is waiting for interpreters to start."""
+    wanted = [item for item in request.session.items if isinstance(item, pytest.Function) and "reading" in item.name]
+    chosen = [page for page in PAGES if any(f"[{page}]" in item.name for item in wanted)]
+    with ThreadPoolExecutor(2) as pool:
+        yield {page: pool.submit(read, page, tmp_path_factory.mktemp("reader")) for page in chosen}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_reading_a_page_and_doing_what_it_says(page: str, readings: Readings) -> None:
+    """What a reader copies must work, in the order in which it is read, with nano and a real box."""
+    readings[page].result()
 
 
 def test_what_is_not_run_is_listed_here() -> None:
