@@ -1,4 +1,4 @@
-"""One call: what a helper process does to run a command or a tool in a child, take its output, and leave nothing behind.
+"""One call: what a helper process does to run a command or a tool in a child, take its output and leave nothing.
 
 The helper must be a subreaper: whatever detaches itself (double fork, setsid) then becomes the helper's own child.
 """

@@ -95,7 +95,7 @@ def serve_commands(link: socket.socket, workspace: str) -> None:
         with socket.socket(fileno=fds[0]) as connection, contextlib.suppress(ConnectionError):
             if not call.waits():
                 call.drop()
-                call = Call(target, lambda: _close(link, connection))  # noqa: B023 - called at once
+                call = Call(target, lambda: _close(link, connection))
             head, length = receive_head(connection)
             head["env"] = dict(os.environ) | head["env"]
             head["cwd"] = os.path.join(workspace, head["cwd"])
