@@ -235,7 +235,7 @@ class TorchEngine:
         if segments_in(self._kv.length) > segments_in(self._kv.length - len(ids)):
             self._residents.make_room(self)
         if self._keeper is not None:
-            self._keeper.note(self._kv, self._tokens)
+            self._keeper.note(self._kv, self._tokens, len(ids))
         while self._marks_due and self._marks_due[0] <= self._kv.length:
             del self._marks_due[0]
             self._mark_here()

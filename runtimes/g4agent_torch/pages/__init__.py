@@ -17,17 +17,18 @@ Two kinds of files
            is not compressed. Immutable. Mapped, so that processes share its memory; sessions of a process share it too.
     rows   What is needed besides pages to go on exactly behind some length: keys and values in full precision of the
            sliding windows, and of the newest tokens, which no page holds yet. A full segment has rows, and so has the
-           part of a segment before a *point*: a mark (the end of the system turn, the start of a turn), and every
-           checkpoint. Those of a session's newest length and of its latest marks are kept; others go.
+           part of a segment (maybe none of it) before a *point*: a mark (the end of the system turn, the start of a
+           turn), a checkpoint, the end of each pass over a prompt, and while tokens are sampled each segment's end.
+           Those of a session's newest length and of its latest marks are kept; others go.
 
 What is exact
     A cache that is put back at a length holds the very bytes that were there: every next logit is the same to the bit,
-    for the same kernel and number of threads. A session can be put back at the end of every segment and at every point.
-    A checkpoint is a point, and is on disk before the step is committed; so a process that is killed at any moment
-    finds the state of its last commit again. Passes of the model end at marks, so that a session that finds its system
-    turn on disk computes what it would have computed without. Tokens behind the place where a session is put back are
-    computed in one go where they may have come one by one: equal up to rounding (about 1e-6 of a logit in float32).
-    Where two sessions computed the same prefix in different portions, the files are of whoever was first.
+    for the same kernel and number of threads. A session is put back at points only, where a pass of the model ended:
+    what follows is then cut into the same passes as before. A checkpoint is a point, and is on disk before the step is
+    committed; so a process that is killed at any moment finds the state of its last commit again. Passes end at marks,
+    so that a session that finds its system turn on disk computes what it would have computed without. Only where files
+    are lost may tokens be computed in one go that had come one by one: equal up to rounding (about 1e-6 of a logit in
+    float32). Where two sessions computed the same prefix in different passes, the files are of whoever was first.
 
 What can go wrong
     Killed: files are renamed into place when they are whole; what was under way is a `.part` file, swept away later.

@@ -54,8 +54,9 @@ class Keeper:
 
     # Saving -----------------------------------------------------------------------------------------------------------
 
-    def note(self, cache: DenseKVCache, tokens: Sequence[int]) -> None:
-        """Saves the pages and segments that the last pass has completed. Costs nothing where it completed none."""
+    def note(self, cache: DenseKVCache, tokens: Sequence[int], passed: int) -> None:
+        """Saves the pages and segments that the last pass, of `passed` tokens, has completed, and the place where a
+        pass of a prompt ended. Costs nothing where there is none of it."""
         state, length = self._state_of(cache), cache.length
         for index in range(self._pages_noted, state.pages_at(length)):
             ref, contents = self._page_ref(index, tokens), state.page(index)
@@ -68,6 +69,8 @@ class Keeper:
             if start_of(segment + 1) > state.rows_from(length):
                 self._save_rows(self._rows_ref(segment, tokens), state, start_of(segment), start_of(segment + 1))
             self._segments_noted = segment + 1
+        if passed > 1 or length == start_of(segments_in(length)):
+            self._point(cache, tokens)
 
     def mark(self, cache: DenseKVCache, tokens: Sequence[int]) -> None:
         """Makes the present length, which `note` knows, one that can be restored for as long as it is a recent mark."""
@@ -169,8 +172,6 @@ class Keeper:
                 end = start + ref.tokens
                 if end <= longest and ref.address == next_address(parent, tokens[start:end]):
                     yield end
-            if segment:
-                yield start
 
     def _read(self, ref: Ref) -> Contents:
         try:
@@ -189,7 +190,7 @@ class Keeper:
         return Ref("rows", self._chain.before(segment, tokens), tokens_in, self._chain.address(segment, tokens))
 
     def _part_ref(self, length: int, tokens: Sequence[int]) -> Ref:
-        """Rows of the part of a segment that ends at `length`."""
+        """Rows of the part of a segment that ends at `length`. There being such a file says that a pass ended there."""
         full = segments_in(length)
         parent, ids = self._chain.before(full, tokens), tokens[start_of(full) : length]
         return Ref("rows", parent, len(ids), next_address(parent, ids))
@@ -198,7 +199,7 @@ class Keeper:
         """The rows that a cache of `length` tokens is restored from, in order."""
         first, full = state.rows_from(length), segments_in(length)
         refs = [self._rows_ref(segment, tokens) for segment in range(segments_in(first), full)]
-        return [*refs, self._part_ref(length, tokens)] if length > start_of(full) else refs
+        return [*refs, self._part_ref(length, tokens)]
 
     # Inside -----------------------------------------------------------------------------------------------------------
 
@@ -209,10 +210,9 @@ class Keeper:
         return self._state
 
     def _point(self, cache: DenseKVCache, tokens: Sequence[int]) -> set[Ref]:
-        """Saves the rows behind the last full segment; returns all that the present length is restored from."""
+        """Saves the rows behind the last full segment, none if it ends here; returns all that are needed here."""
         state, length, full = self._state_of(cache), cache.length, segments_in(cache.length)
-        if length > start_of(full):
-            self._save_rows(self._part_ref(length, tokens), state, start_of(full), length)
+        self._save_rows(self._part_ref(length, tokens), state, start_of(full), length)
         return set(self._needed_rows(length, tokens, state))
 
     def _save_rows(self, ref: Ref, state: CacheState, start: int, end: int) -> None:

@@ -89,7 +89,7 @@ def fill(engine: TorchEngine, keeper: Keeper, length: int) -> None:
                 heads = attention.k_proj.out_features // attention.head_dim
                 states = torch.randn(2, 1, heads, count, attention.head_dim, generator=generator)
                 layer.update(*states.to(dtype))
-        keeper.note(cache, engine.tokens)
+        keeper.note(cache, engine.tokens, count)
 
 
 async def sampled(engine: TorchEngine, count: int) -> list[list[float | None]]:
