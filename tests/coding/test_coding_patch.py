@@ -8,7 +8,7 @@ from contextlib import chdir
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from g4agent_coding.patching import apply_patch
@@ -121,6 +121,7 @@ def test_permissions_stay(workspace: Path) -> None:
 LINES = st.lists(st.sampled_from(["a", "b", "", "-- x", "++ y", "@"]), max_size=8)
 
 
+@example(before=["++ y", "-- x", ""], after=["++ y", "++ y", ""], ended=(False, False))
 @given(before=LINES, after=LINES, ended=st.tuples(st.booleans(), st.booleans()))
 def test_any_difference_comes_out_as_it_was_meant(
     before: list[str], after: list[str], ended: tuple[bool, bool]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from g4agent.workspace_files import Refusal
 from g4agent_coding.matching import nearest
 
-HEADER = re.compile(r"@@ -(\d+)(?:,\d+)? \+\d+(?:,\d+)? @@")
+HEADER = re.compile(r"@@ -(\d+)(?:,(\d+))? \+\d+(?:,(\d+))? @@")
 FORM = "a unified diff has, per file, the lines `--- a/PATH` and `+++ b/PATH`, then hunks that begin with `@@`"
 NOWHERE = "/dev/null"
 
@@ -125,14 +125,21 @@ def _paths(old: str, new: str) -> tuple[str | None, str | None]:
 
 
 def _read_hunk(lines: list[str], at: int, patch: FilePatch) -> int:
-    """Adds the hunk whose header is at `at`; gives the line after it."""
+    """Adds the hunk whose header is at `at`; gives the line after it.
+
+    Models miscount, so the header's counts only tell where a removed `-- x` and an added `++ y` look like a file.
+    """
     header = HEADER.match(lines[at])
     hunk = Hunk(len(patch.hunks) + 1, int(header[1]) if header else None)
+    stated = (int(header[2] or 1), int(header[3] or 1)) if header else None
     patch.hunks.append(hunk)
     kinds = ""
     for after, line in enumerate(lines[at + 1 :], at + 1):
         kind = line[:1] or " "  # the space of an empty line is easily lost
-        if kind == "@" or line.startswith("diff --git ") or _begins_file(lines, after):
+        if kind == "@" or line.startswith("diff --git "):
+            return after
+        ends_hunk = stated == (len(hunk.old) + 1, len(hunk.new) + 1) and not line.startswith(("--- a/", "--- /"))
+        if _begins_file(lines, after) and not ends_hunk:
             return after
         if kind == "\\":
             hunk.old_unended |= kinds in ("-", " ")
