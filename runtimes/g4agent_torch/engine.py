@@ -20,11 +20,11 @@ from g4agent.gemma4.tokens import CHANNEL_CLOSE
 from g4agent.ports.runtime import GenerateRequest, MemoryUse, SampledToken, Sampling
 from g4agent_torch.decoder import Decoder
 from g4agent_torch.kv import KVStore
-from g4agent_torch.kv_memory import Residents
 from g4agent_torch.masking import GrammarCompiler, Guide
 from g4agent_torch.pages.address import segments_in
 from g4agent_torch.pages.keeper import Keeper
 from g4agent_torch.pages.state import CacheState
+from g4agent_torch.residents import Residents
 from g4agent_torch.sampling import choose
 from g4agent_torch.thoughts import ThoughtMeter
 

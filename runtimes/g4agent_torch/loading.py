@@ -19,9 +19,9 @@ from g4agent.ports.runtime import ModelInfo
 from g4agent_torch.checkpoint import Checkpoint, Progress, open_checkpoint
 from g4agent_torch.decoder import Decoder
 from g4agent_torch.kv import DenseKVStore
-from g4agent_torch.kv_memory import Residents, fitting_tokens
 from g4agent_torch.masking import GrammarCompiler
 from g4agent_torch.memory import shape_of
+from g4agent_torch.residents import Residents
 from g4agent_torch.runtime import TorchRuntime
 from g4agent_torch.tokenizer import TorchTokenizer
 from g4agent_torch.turboquant.cache import PAGED
@@ -69,9 +69,10 @@ def load_runtime(
     config = decoder.config
     store = DenseKVStore(config) if rate is None else TurboQuantKVStore(decoder.text_model, rate)
     context = _context_length(context_length, config.max_position_embeddings)
+    shape = shape_of(checkpoint.config)
     if kv_memory is not None:
-        formats = store.formats if isinstance(store, TurboQuantKVStore) else {}
-        context = _fitting(context, fitting_tokens(decoder.text_model, formats, kv_memory), kv_memory)
+        fits = shape.fitting_tokens(kv_memory, kv_bits, precision.itemsize)
+        context = _fitting(context, fits, kv_memory)
     info = ModelInfo(
         name=checkpoint.name,
         fingerprint=checkpoint.fingerprint(),
@@ -80,7 +81,7 @@ def load_runtime(
         parameters=decoder.parameters,
         dtype=str(precision).removeprefix("torch."),
         device=str(where),
-        token_bytes=shape_of(checkpoint.config).token_bytes(kv_bits, precision.itemsize),
+        token_bytes=shape.token_bytes(kv_bits, precision.itemsize),
     )
     file = checkpoint.folder / "tokenizer.json"
     tokenizer, grammars = TorchTokenizer(file, decoder.vocab_size), GrammarCompiler(file, decoder.vocab_size)

@@ -17,6 +17,8 @@ RATES: Final = ("16", "4", "3.5", "2.5")
 PAGE_TOKENS: Final = 128
 SINKS: Final = 16
 """Of compressed layers: first tokens in full precision."""
+TAIL_TOKENS: Final = 2 * PAGE_TOKENS
+"""Of compressed layers: at most so many last tokens, too."""
 NUMBER_BYTES: Final = 2
 """Of bfloat16."""
 
@@ -118,6 +120,20 @@ class Shape:
         if rate == "16":
             return float(sum(2 * layer.heads * layer.head_dim * number_bytes for layer in growing))
         return sum((self._page_bytes(layer, rate) or 0) / PAGE_TOKENS for layer in growing)
+
+    def fitting_tokens(self, limit: int, rate: str, number_bytes: int) -> int:
+        """The longest session whose keys and values fit into `limit` bytes, buffers' slack left out; 0 or less if not
+        even its windows do. Uncompressed numbers have `number_bytes` each."""
+        fixed = 0
+        for layer in self.layers:
+            if layer.shared:
+                continue
+            vector = 2 * layer.heads * layer.head_dim * number_bytes
+            if layer.sliding:
+                fixed += vector * self.config["sliding_window"]
+            elif rate != "16":
+                fixed += vector * (SINKS + TAIL_TOKENS)
+        return int((limit - fixed) / self.token_bytes(rate, number_bytes))
 
     def _page_bytes(self, layer: Layer, rate: str) -> int | None:
         """Of one layer's part of a page; see `turboquant/layout.py`."""

@@ -8,11 +8,11 @@ from g4agent.ports.runtime import ModelInfo
 from g4agent_torch.decoder import Decoder
 from g4agent_torch.engine import TorchEngine, Turns
 from g4agent_torch.kv import KVStore
-from g4agent_torch.kv_memory import Residents
 from g4agent_torch.masking import GrammarCompiler
 from g4agent_torch.pages.address import root_address
 from g4agent_torch.pages.keeper import Keeper
 from g4agent_torch.pages.page_store import opened
+from g4agent_torch.residents import Residents
 from g4agent_torch.tokenizer import TorchTokenizer
 
 

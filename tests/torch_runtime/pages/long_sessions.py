@@ -27,10 +27,10 @@ from g4agent_torch import load
 from g4agent_torch.decoder import Decoder
 from g4agent_torch.engine import TorchEngine, Turns
 from g4agent_torch.kv import WindowLayer
-from g4agent_torch.kv_memory import Residents
 from g4agent_torch.pages.address import root_address
 from g4agent_torch.pages.keeper import Keeper
 from g4agent_torch.pages.page_store import opened
+from g4agent_torch.residents import Residents
 from g4agent_torch.turboquant.cache import PagedLayer
 from g4agent_torch.turboquant.store import TurboQuantKVStore
 

@@ -1,0 +1,38 @@
+"""Which sessions wait on disk where the keys and values of all do not fit into memory together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:
+    from g4agent_torch.engine import TorchEngine
+
+
+class Residents:
+    """The engines whose caches are in memory, least recently used first.
+
+    Args:
+        limit: Bytes for all of them; None: no limit.
+    """
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self._engines: WeakKeyDictionary[TorchEngine, None] = WeakKeyDictionary()
+
+    def use(self, engine: TorchEngine) -> None:
+        """Notes that an engine works."""
+        self._engines.pop(engine, None)
+        self._engines[engine] = None
+
+    def make_room(self, engine: TorchEngine) -> None:
+        """Puts others on disk as long as all together take too much; those that can't be put there stay."""
+        if self._limit is None:
+            return
+        engines = list(self._engines)
+        excess = sum(each.held_bytes for each in engines) - self._limit
+        for other in engines:
+            if excess <= 0:
+                return
+            if other is not engine:
+                excess -= other.put_on_disk()
