@@ -18,6 +18,7 @@ import pytest
 
 from g4agent.errors import BoxClosedError, ConfigError, WorkspacePathError
 from g4agent.ports.sandbox import Box, BoxSpec, Limits, MiB, PythonCall
+from g4agent_box.inside.supervisor import LOADER_IDLE
 from g4agent_box.owner import PREFIX
 from g4agent_bubblewrap import BubblewrapSandbox
 from g4agent_bubblewrap.cgroup import find_cgroups
@@ -70,6 +71,7 @@ async def test_nothing_is_left(sandbox: BubblewrapSandbox) -> None:
         await box.exec(["true"])
     before = leftovers()
     boxes = [await sandbox.open(specification(sandbox)) for _ in range(3)]
+    await anyio.sleep(5 * LOADER_IDLE)  # an idle box starts its loader
     inside = await count_processes(boxes[0])
     for index in range(100):
         assert (await boxes[0].exec(["sh", "-c", "sleep 9 & echo x"])).exit_code == 0
