@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,8 @@ class Decoder:
         self._text: Any = model.get_decoder()
         self._head: nn.Module = model.get_output_embeddings()
         self._text.set_attn_implementation(attention)
+        parameters = inspect.signature(self._text.forward).parameters
+        self._cache_argument = "cache" if "cache" in parameters else "past_key_values"  # before transformers 5.24
         self._full_masks = attention == PACKED_SDPA  # others are causal by themselves
         parts = nn.ModuleList([self._text, self._head]).to(device)
         self.device = device
@@ -48,9 +51,9 @@ class Decoder:
             input_ids=torch.tensor([ids], device=device),
             position_ids=torch.arange(past, past + len(ids), device=device)[None],
             attention_mask=masks(past, len(ids), self.config.sliding_window, device, full=self._full_masks),
-            past_key_values=kv.layers,
             use_cache=True,
             logits_to_keep=1,  # the layers that share keys and values need no more
+            **{self._cache_argument: kv.layers},
         ).last_hidden_state
         if not want_logits:
             return None

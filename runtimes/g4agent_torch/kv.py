@@ -25,7 +25,7 @@ class KVCache(Protocol):
 
     @property
     def layers(self) -> Cache:
-        """What transformers' forward takes as `past_key_values`."""
+        """What transformers' forward takes as its cache."""
         ...
 
     @property
