@@ -25,8 +25,9 @@ def recount(turn: Turn, store: Store, session_id: str) -> None:
     steps = _of_last_turn(store.steps(session_id))
     calls = store.calls(session_id)
     for step in steps:
-        if step.kind == "user":
+        if step.kind != "model":  # what was said, and room that was made in the window
             turn.spending.usage += step.usage
+            turn.spending.started -= step.usage.seconds
             continue
         made = [call for call in calls if call.step == step.index and call.result is not None]
         results = [call.result for call in made if call.result is not None]

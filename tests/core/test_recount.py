@@ -8,7 +8,13 @@ import anyio
 import pytest
 
 from g4agent import Agent, Budget, Outcome, Policy, Rule, tool
+from g4agent.budget import Spending
+from g4agent.events import Usage
+from g4agent.planner import Turn
+from g4agent.ports.runtime import TranscriptDelta
+from g4agent.recount import recount
 from g4agent.store import Store
+from g4agent.store.records import StepKind, StepRecord
 from g4agent.testing import Script, ScriptedModel, call, say
 
 pytestmark = pytest.mark.anyio
@@ -81,3 +87,20 @@ async def test_circles_are_seen_across_an_interruption(tmp_path: Path) -> None:
                 await session.run("Look")  # the script is over: the model fails
         result = await looker([call("look", at=7)] * 3, store, budget=Budget(steps=9)).resume(session.id)
         assert result.verdict.outcome is Outcome.STUCK and result.steps == 1
+
+
+async def test_room_that_was_made_in_the_window_is_no_step(tmp_path: Path) -> None:
+    """A long run climbs the ladder again and again: its rungs must not use up the steps that it has."""
+    with Store.open(tmp_path / "store.db") as store:
+        async with looker([call("look", at=1)], store).session() as session:
+            with pytest.raises(Exception, match="script"):
+                await session.run("Look")
+        rungs: tuple[StepKind, ...] = ("trim_results", "summarise")
+        begun = len(store.steps(session.id))
+        for index, kind in enumerate(rungs, begun):
+            rung = StepRecord(index=index, kind=kind, delta=TranscriptDelta(0, ()), usage=Usage(generated_tokens=7))
+            store.commit_step(session.id, rung)
+        turn = Turn(Spending(Budget()))
+        recount(turn, store, session.id)
+        assert turn.spending.steps == 1 and turn.spending.usage.generated_tokens >= 14
+        assert turn.spending.used_here() == (Usage(), 0)
