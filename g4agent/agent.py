@@ -336,7 +336,7 @@ class Agent:
             allow_degraded=self.allow_degraded,
             workspace=folder_workspace(workspace) if isinstance(workspace, Path) else workspace,
             services=tuple(self.services),
-            folder=store.folder / "sessions" / session_id if store is not None else None,
+            folder=store.session_folder(session_id) if store is not None else None,
             net=self._net,
         )
 

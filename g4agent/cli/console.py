@@ -48,6 +48,11 @@ def compact(value: JsonValue, limit: int | None = None) -> str:
     return one_line(json.dumps(value, ensure_ascii=False), limit)
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 step`, `2 steps`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def arguments(values: Mapping[str, JsonValue], limit: int | None = None) -> str:
     """A call's arguments as `name="value", other=2`; each value with at most `limit` characters."""
     return ", ".join(f"{one_line(name)}={compact(value, limit)}" for name, value in values.items())

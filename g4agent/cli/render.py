@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from rich.console import Console
 from rich.text import Text
 
-from g4agent.cli.console import arguments, compact, one_line, plain
+from g4agent.cli.console import arguments, compact, counted, one_line, plain
 from g4agent.context.ladder import Rung
 from g4agent.events import (
     ApprovalAsked,
@@ -213,8 +213,10 @@ class Story:
         verdict, usage = event.verdict, event.usage
         reason = f" ({verdict.reason})" if verdict.reason else ""
         tokens = usage.prompt_tokens + usage.generated_tokens
-        counts = f"{event.steps} steps · {tokens:,} tokens · {usage.seconds:.1f} s · session {event.session_id}"
-        self.line(f"{verdict.outcome}{reason} · {counts}", "green" if verdict.ok else "bold red")
+        counts = f"{counted(event.steps, 'step')} · {counted(tokens, 'token')} · {usage.seconds:.1f} s"
+        self.line(
+            f"{verdict.outcome}{reason} · {counts} · session {event.session_id}", "green" if verdict.ok else "bold red"
+        )
         if verdict.resumable:
             self.line(f"  go on with: g4agent sessions resume {event.session_id}", "dim")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from g4agent.cli.console import plain, stdout
+from g4agent.cli.console import counted, plain, stdout
 
 if TYPE_CHECKING:
     from g4agent.ports.runtime import ChatRuntime, SampledToken, TokenRuntime
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 def tell(replay: Replay, runtime: TokenRuntime | ChatRuntime) -> None:
     """Prints how far a session came out the same and, where it did not, both tokens."""
-    same = f"{replay.steps} steps and {replay.tokens} sampled tokens came out the same on {replay.model}"
+    amount = f"{counted(replay.steps, 'step')} and {counted(replay.tokens, 'sampled token')}"
+    same = f"{amount} came out the same on {replay.model}"
     _line(f"{same}; log probabilities differ by at most {replay.logprob_difference:.3g}", "")
     found = replay.divergence
     if found is None:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from g4agent.agent import Agent
     from g4agent.store import SessionSummary
 
-app = typer.Typer(help="Stored sessions: list, show, resume, fork, replay, export, import.", no_args_is_help=True)
+app = typer.Typer(
+    help="Stored sessions: list, show, resume, fork, replay, export, import, delete.", no_args_is_help=True
+)
 
 SessionId = Annotated[str, typer.Argument(metavar="ID", help="Id of a session, or its beginning.")]
 
@@ -105,7 +107,7 @@ def resume(
         configured = stored_agent(id, chosen)
         with Store.open() as store:
             watched = sys.stdin.isatty() and sys.stderr.isatty()
-            copied = Copied.stored(store.folder, store.session(id).id, changes, watched=watched)
+            copied = Copied.stored(store, store.session(id).id, changes, watched=watched)
         driver = Driver(configured if copied is None else copied.agent(configured), as_json=as_json, verbose=verbose)
         driver.copied = copied
         raise typer.Exit(driver.run(go_on))
@@ -152,6 +154,34 @@ def import_session(
 
     with reported_errors(verbose), Store.open() as store:
         typer.echo(store.import_session(file))
+
+
+@app.command("delete")
+def delete(
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of sessions, or their beginnings.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Delete sessions: story, workspace, keys and values, and the folder that their services keep on this host.
+
+    Asks first; where nobody can be asked, it takes --yes.
+    """
+    from g4agent.cli.console import counted
+    from g4agent.cli.drive import reported_errors
+    from g4agent.deletion import delete_session
+    from g4agent.errors import ConfigError
+    from g4agent.store import Store
+
+    with reported_errors(verbose), Store.open() as store:
+        sessions = [store.session(id) for id in ids]
+        for session in sessions:
+            if not yes:
+                if not sys.stdin.isatty():
+                    raise ConfigError("deleting cannot be undone, and nobody can be asked", hint="Add --yes.")
+                if not typer.confirm(f"Delete session {session.id} ({counted(session.steps, 'step')})?"):
+                    continue
+            delete_session(store, session.id)
+            typer.echo(session.id)
 
 
 @app.command("replay")

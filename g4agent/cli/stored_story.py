@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from g4agent.cli.console import one_line
+from g4agent.cli.console import counted, one_line
 from g4agent.cli.machine import gib
 from g4agent.cli.models import known_models
 from g4agent.cli.render import PLACES, Story
@@ -81,7 +81,7 @@ def _tell_end(story: Story, session: StoredSession, tokens: Sequence[int]) -> No
     verdict = session.verdict
     status = UNFINISHED if verdict is None else f"{verdict.outcome}{f' ({verdict.reason})' if verdict.reason else ''}"
     story.line(
-        f"{status} · {session.steps} steps · {_spent(session.usage)}",
+        f"{status} · {counted(session.steps, 'step')} · {_spent(session.usage)}",
         "green" if verdict is not None and verdict.ok else "bold red",
     )
     sizes = [model.kv_bytes(session.tokens) for _, model in known_models() if model.name == session.model]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from g4agent.agent import Agent
     from g4agent.cli.drive import Driver
     from g4agent.session import Session
+    from g4agent.store import Store
 
 Action = Literal["ask", "apply", "discard", "patch", "branch"]
 SUBJECT_CHARS = 72
@@ -44,9 +45,9 @@ class Copied:
         return cls._checked(Project.read(folder), changes, watched)
 
     @classmethod
-    def stored(cls, store: Path, session: str, changes: str | None, *, watched: bool) -> Copied | None:
+    def stored(cls, store: Store, session: str, changes: str | None, *, watched: bool) -> Copied | None:
         """The project of a session that began on a copy of one; None for any other session. Raises as `prepare`."""
-        project = Project.load(_session_folder(store, session))
+        project = Project.load(store.session_folder(session))
         return None if project is None else cls._checked(project, changes, watched)
 
     @classmethod
@@ -67,7 +68,7 @@ class Copied:
         """Keeps with the session what was copied, so that a resumed one can take its changes over as well."""
         store = await driver.agent.open_store()
         if store is not None:
-            self.project.save(_session_folder(store.folder, session.id))
+            self.project.save(store.session_folder(session.id))
 
     def agent(self, agent: Agent) -> Agent:
         """The agent, at work on the copy."""
@@ -110,7 +111,7 @@ class Copied:
     ) -> None:
         """Keeps a patch with the session, where there is a store, until the changes are where they were to go."""
         store = await driver.agent.open_store()
-        folder = None if store is None else _session_folder(store.folder, session.id)
+        folder = None if store is None else store.session_folder(session.id)
         kept = None if folder is None else folder / "changes.patch"
         if kept is not None:
             _write_patch(kept, diff)
@@ -146,10 +147,6 @@ def parse_changes(text: str) -> tuple[Action, str]:
     raise ConfigError(
         f"{text!r} says not what to do with changes", hint="ask, apply, discard, patch=FILE, branch=NAME."
     )
-
-
-def _session_folder(store: Path, session: str) -> Path:
-    return store / "sessions" / session
 
 
 def _message(task: str, session: str) -> str:

@@ -99,6 +99,10 @@ class Store:
         """Where keys and values of sessions lie on this host; None for a store in memory."""
         return None if self.location == ":memory:" else self.folder / "pages"
 
+    def session_folder(self, session_id: str) -> Path:
+        """Where a session's services, and changes that were not taken over, lie on this host, if there are any."""
+        return self.folder / "sessions" / session_id
+
     def close(self) -> None:
         """Closes the database. Harmless when closed already."""
         self._database.close()

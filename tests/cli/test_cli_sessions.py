@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -76,9 +77,9 @@ def test_a_true_models_story_has_its_tokens_and_its_cache(g4agent: Command) -> N
     story = g4agent("sessions", "show", id, "-v").stdout
     spent = r" · (\d+) \+ (\d+) tokens.* · (\d+\.\d) s$"
     steps = re.findall(r"^step \d+" + spent, story, re.MULTILINE)
-    ((*whole, seconds),) = re.findall(r"^.* · \d+ steps" + spent, story, re.MULTILINE)
+    ((*whole, seconds),) = re.findall(r"^.* · \d+ steps?" + spent, story, re.MULTILINE)
     assert [str(sum(int(step[i]) for step in steps)) for i in (0, 1)] == whole and int(whole[1]) > 0
-    assert float(seconds) > 0
+    assert float(seconds) == round(json.loads(done.stdout.splitlines()[-1])["usage"]["seconds"], 1)
     assert re.search(r"^  context: [1-9]\d* tokens · \d+(\.\d)? [KMG]iB of bfloat16 KV cache$", story, re.MULTILINE)
 
 
@@ -160,3 +161,15 @@ def test_a_session_is_verified(g4agent: Command) -> None:
     other = g4agent("sessions", "replay", id, "--verify", "--seed", "4", "--temperature", "2")
     assert other.returncode == 1 and "✗ step 1, token " in other.stdout and "expected " in other.stdout
     assert g4agent("sessions", "replay", id, "--seed", "4", "--temperature", "2").returncode == 0
+
+
+def test_a_deleted_session_is_gone(g4agent: Command) -> None:
+    """Somebody else's data stays on the disk after it was asked to go; or one wrong word deletes without a question."""
+    first, second = _run(g4agent, "adder"), _run(g4agent, "adder")
+    refused = g4agent("sessions", "delete", first, stdin="")
+    assert refused.returncode != 0 and "--yes" in refused.stderr
+    unknown = g4agent("sessions", "delete", second, "none", "--yes")
+    assert unknown.returncode != 0 and len(g4agent("sessions", "list").stdout.splitlines()) == 3, "all or nothing"
+    assert g4agent("sessions", "delete", first, "--yes").stdout.split() == [first]
+    _, *left = g4agent("sessions", "list").stdout.splitlines()
+    assert [line.split()[0] for line in left] == [second]

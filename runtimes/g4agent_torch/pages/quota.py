@@ -36,6 +36,10 @@ class File:
         return self.path.name.partition("-")[0]
 
     @property
+    def tokens(self) -> int:
+        return int(self.path.name.split("-")[1])
+
+    @property
     def address(self) -> str:
         return self.path.stem.rpartition("-")[2]
 
