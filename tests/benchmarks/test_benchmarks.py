@@ -49,10 +49,14 @@ def test_gpu_attention_without_a_gpu_is_no_pass(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_coding_oracle_plays_problems_through_the_sandbox() -> None:
-    """Red, stopped, green: the tools, the time limit and the judge agree about HumanEval's own solutions."""
+    """Red, stopped, green: the tools, the time limit and the judge agree about HumanEval's solutions and our own."""
     report = _report("coding_oracle.py", "--count", "2", "--check")
-    assert report["rows"]["HumanEval"] == {"of": 2, "red": 2, "stopped": 2, "green": 2}
-    assert report["rows"]["endless loops"] == {"of": 2, "red": None, "stopped": 2, "green": 2}
+    assert report["rows"] == {
+        "HumanEval": {"of": 2, "red": 2, "stopped": 2, "green": 2},
+        "wrong answer": {"of": 2, "red": 2, "stopped": None, "green": 2},
+        "endless recursion": {"of": 2, "red": 2, "stopped": None, "green": 2},
+        "endless loop": {"of": 2, "red": None, "stopped": 2, "green": 2},
+    }
 
 
 def test_masked_calls_take_fewer_passes() -> None:

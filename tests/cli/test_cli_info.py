@@ -71,12 +71,34 @@ def test_models_are_listed_with_their_needs(g4agent: Command) -> None:
     assert "This machine: " in lines[-1]
 
 
-def test_tools_are_listed_with_their_effects_and_places(g4agent: Command) -> None:
+def test_tools_are_listed_with_their_effects_and_permissions(g4agent: Command, tmp_path: Path) -> None:
     """A person sees what an agent may do before it does it; a script gets the schemas."""
-    lines = g4agent("tools").stdout.splitlines()
-    assert any(
-        line.startswith("coding") and "run_tests(path?: string)" in line and "idempotent" in line for line in lines
-    )
+    rows = [line.split("  ") for line in g4agent("tools").stdout.splitlines()]
+    listed = {(row[0], cells[0]): cells[1:] for row in rows if (cells := [cell.strip() for cell in row[1:] if cell])}
+    assert listed["coding", "run_tests(path?: string)"][:3] == ["idempotent", "sandbox", "allow"]
+    assert listed["coding-full", "undo()"][:3] == ["once", "sandbox", "allow, headless deny"]
+    assert listed["postgres", "list_postgres_tables()"][:4] == ["pure", "sandbox", "allow", "POSTGRES_URL"]
     lines = g4agent("tools", "--agent", "scripted_agents:careful", "--json").stdout.splitlines()
     assert [(t["name"], t["effect"], t["where"]) for t in map(json.loads, lines)] == [("pay", "once", "host")]
     assert "amount" in lines[0]
+    policy = tmp_path / "policy.toml"
+    policy.write_text(
+        '[[rule]]\ndecision = "allow"\ntool = "pay"\narguments = { amount = "<= 20" }\n'
+        '[[rule]]\ndecision = "deny"\ntool = "p*"\n'
+    )
+    [line] = g4agent("tools", "-a", "scripted_agents:careful", "--policy", str(policy), "--json").stdout.splitlines()
+    assert json.loads(line)["permission"] == "allow or deny"
+
+
+def test_a_pack_that_cannot_be_loaded_is_said_and_hides_no_other(
+    g4agent: Command, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """One pack whose library is missing must not take the whole list with it."""
+    metadata = tmp_path / "broken-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Name: broken\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[g4agent.tools]\nbroken = no_such_module:tools\n")
+    environment["PYTHONPATH"] = str(tmp_path)
+    lines = g4agent("tools").stdout.splitlines()
+    assert any(line.startswith("broken") and "No module named 'no_such_module'" in line for line in lines)
+    assert any(line.startswith("coding ") for line in lines)

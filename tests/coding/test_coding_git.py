@@ -41,6 +41,18 @@ def test_the_difference_shows_new_and_deleted_files_and_stages_nothing(workspace
     assert git("status", "--porcelain") == before
 
 
+def test_what_tests_leave_behind_is_in_no_diff_and_no_commit(workspace: Path) -> None:
+    """Bytecode of a project without `.gitignore` would fill a small context; a file that is tracked stays so."""
+    for path in ("__pycache__/a.pyc", "deep/.pytest_cache/x", "deep/new.txt"):
+        (workspace / path).parent.mkdir(parents=True, exist_ok=True)
+        (workspace / path).write_text("x\n")
+    assert git_diff()["files"] == ["A deep/new.txt"]
+    git("add", "--force", "__pycache__")
+    git("commit", "-qm", "Tracked")
+    (workspace / "__pycache__/a.pyc").write_text("y\n")
+    assert git_commit("All")["files"] == ["__pycache__/a.pyc", "deep/new.txt"]
+
+
 def test_a_commit_takes_all_but_secrets_and_runs_no_hook(workspace: Path) -> None:
     """A hook is a program that a repository brings along; `.env` must not get into history by `commit all`."""
     hook = workspace / ".git/hooks/pre-commit"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
 
 import pytest
+from debian import install
 
 from g4agent import Agent
 from g4agent.testing import ScriptedModel, call, say
@@ -76,6 +78,34 @@ def test_grep_names_the_places_and_skips_what_is_protected_or_binary(workspace: 
     (workspace / "many.txt").write_text("hit\n" * 500)
     many = grep("hit")
     assert many["matches"] == 500 and "all 500 lines: .g4agent/out/1.txt" in many["lines"]
+
+
+PATTERNS = [r"ret\w+ 1", r"(?<=def )one", r"(t)\1", "one$", "^x", "[a&&b]z", r"\bÄrger\b", "a{", "-e", "nothing"]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_grep_finds_the_same_with_ripgrep_and_without(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    """What is found must not hang on the machine: ripgrep has another syntax, and its own idea of what to skip."""
+    if shutil.which("rg") is None:
+        install("ripgrep")
+    files = {
+        "a.py": "def one():\n    return 1\n",
+        "dos.txt": "one\r\nx: Ärger, letter\r\n",
+        "ignored.log": "def one(): return 1 a{ -e &z\n",
+        ".gitignore": "*.log\n",
+        "sub/.hidden": "return 1\n",
+        ".folder/b.py": "return 1\n",
+        "node_modules/c.js": "return 1\n",
+    }
+    for path, text in files.items():
+        (workspace / path).parent.mkdir(exist_ok=True)
+        (workspace / path).write_bytes(text.encode())
+    (workspace / "link.py").symlink_to("a.py")
+    with_it = grep(pattern)
+    monkeypatch.setenv("PATH", "")
+    assert with_it == grep(pattern) and (with_it["matches"] > 0) == (pattern != "nothing")
 
 
 def test_files_are_found_by_name(workspace: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -25,8 +26,19 @@ async def wait(seconds: float) -> str:
     return "waited"
 
 
+@tool(effect="pure", where="host")
+async def wait_once() -> str:
+    """Wait for a minute, unless that was done before."""
+    waited = Path(os.environ["G4AGENT_HOME"], "waited")
+    if not waited.exists():
+        waited.touch()
+        await anyio.sleep(60)
+    return "waited"
+
+
 helper = Agent(model=ScriptedModel([call("wait", seconds=0), say("First."), say("Second.")]), tools=[wait])
 slow = Agent(model=ScriptedModel([call("wait", seconds=60), say("Never said.")]), tools=[wait])
+patient = Agent(model=ScriptedModel([call("wait_once"), say("Waited.")]), tools=[wait_once])
 careful = Agent(
     model=ScriptedModel([call("wait", seconds=0), say("x")]), tools=[wait], policy=Policy((Rule("ask", "wait"),))
 )

@@ -27,7 +27,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 def command(agent: str) -> list[str]:
-    return [sys.executable, "-m", "g4agent", "mcp-serve", "--agent", f"served_agents:{agent}"]
+    return [sys.executable, "-m", "g4agent", "mcp-serve", f"served_agents:{agent}"]
 
 
 def client(agent: str, environment: dict[str, str], **settings: Any) -> AbstractAsyncContextManager[Client]:

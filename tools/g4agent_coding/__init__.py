@@ -34,4 +34,9 @@ def tools(*, full: bool = False) -> Sequence[Tool]:
     return [*reading, *changing, run_command, run_project_tests, git_diff, git_log, git_commit]
 
 
-__all__ = ["tools"]
+def full_tools() -> Sequence[Tool]:
+    """The full set, for what names a pack and gives no arguments."""
+    return tools(full=True)
+
+
+__all__ = ["full_tools", "tools"]

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from g4agent.project.project import SKIPPED_FOLDERS
 from g4agent.protected_paths import ProtectedPaths
 from g4agent.tools import tool
 from g4agent.workspace_files import Refusal, answers_refusals, locate
@@ -19,6 +20,8 @@ from g4agent_coding.shaping import Shape, shape
 
 DIFF_SHOWN = Shape(head_lines=120, tail_lines=40, chars=8000)
 PLAIN = ("--no-color", "--no-ext-diff", "--no-textconv")
+GENERATED = tuple(f"--exclude={name}/" for name in sorted(SKIPPED_FOLDERS))
+"""What tests leave behind, where no `.gitignore` says so: it would fill a diff, and comes out of no copy either."""
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 
 
@@ -91,7 +94,7 @@ def _head() -> str | None:
 
 def _add(index: Mapping[str, str]) -> None:
     """Stages all changes but those to protected files."""
-    changed = git("ls-files", "-z", "--modified", "--deleted", "--others", "--exclude-standard", env=index)
+    changed = git("ls-files", "-z", "--modified", "--deleted", "--others", "--exclude-standard", *GENERATED, env=index)
     paths = [path for path in dict.fromkeys(changed.split("\0")) if path and not ProtectedPaths().unreadable(path)]
     if paths:
         git("add", "--all", "--pathspec-from-file=-", "--pathspec-file-nul", env=index, stdin="\0".join(paths))

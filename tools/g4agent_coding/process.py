@@ -62,6 +62,8 @@ def run(
                 cwd=folder,
                 start_new_session=True,
             )
+        except FileNotFoundError as error:
+            raise Refusal(f"cannot run {argv[0]}: there is no such program in this sandbox") from error
         except OSError as error:
             raise Refusal(f"cannot run {argv[0]}: {error.strerror}") from error
     assert process.stdout is not None

@@ -60,6 +60,8 @@ def agent_server(agent: Agent) -> Server[DirectTools]:
     async def lifespan(server: Server[DirectTools]) -> AsyncIterator[DirectTools]:
         async with DirectTools.open(agent) as direct:
             yield direct
+            async with one_at_a_time:  # a run that was cancelled is still being stored
+                pass
 
     async def list_tools(context: ServerRequestContext[DirectTools], parameters: object) -> ListToolsResult:
         can = ", ".join(own)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import anyio
+import typer
 
 from g4agent.cli import options as o
 
@@ -15,7 +16,18 @@ if TYPE_CHECKING:
 
 
 def mcp_serve(
+    served: Annotated[
+        str | None, typer.Argument(metavar="AGENT", help="Folder with agent.py, Python file, or module:attribute.")
+    ] = None,
     agent: o.AgentPath = None,
+    http: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="By streamable HTTP, with a token; without a host on 127.0.0.1."),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Another name that clients reach it by, such as a proxy's."),
+    ] = None,
     model: o.Model = None,
     policy: o.PolicyFile = None,
     max_steps: o.MaxSteps = None,
@@ -28,7 +40,9 @@ def mcp_serve(
     offline: o.Offline = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Offer an agent and its tools to MCP clients, on standard input and output.
+    """Offer an agent and its tools to MCP clients, on standard input and output or by streamable HTTP.
+
+    HTTP needs a token: that in the variable G4AGENT_MCP_TOKEN, else one is made and shown.
 
     Nobody watches: a call that needs a person waits in the store (`g4agent approve`), and what cannot be undone needs a
     rule.
@@ -38,7 +52,7 @@ def mcp_serve(
 
     with reported_errors(verbose):
         configured = o.AgentOptions(
-            agent=agent,
+            agent=served or agent,
             model=model,
             policy=policy,
             max_steps=max_steps,
@@ -50,10 +64,15 @@ def mcp_serve(
             dtype=dtype,
             offline=offline,
         ).configure()
-        anyio.run(_serve, unwatched(configured))
+        if http is None:
+            anyio.run(_serve_stdio, unwatched(configured))
+        else:
+            from g4agent_mcp.http_server import listen, serve_http
+
+            anyio.run(serve_http, unwatched(configured), listen(http, allow_host or ()))
 
 
-async def _serve(agent: Agent) -> None:
+async def _serve_stdio(agent: Agent) -> None:
     from mcp.server.stdio import stdio_server
 
     protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")
