@@ -10,10 +10,11 @@ import contextlib
 import os
 import resource
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from g4agent.errors import SandboxUnavailableError
 from g4agent_box.box import WORKSPACE
 
 if TYPE_CHECKING:
@@ -30,6 +31,20 @@ def is_podman(client: DockerClient) -> bool:
     """Whether the engine names itself so."""
     components = client.version().get("Components") or ()
     return any("podman" in component.get("Name", "").lower() for component in components)
+
+
+def check_runtime(runtime: str | None, info: Mapping[str, Any]) -> None:
+    """Podman takes a container's runtime and uses its own.
+
+    Raises:
+        SandboxUnavailableError: Its own is not the one asked for.
+    """
+    own = info.get("DefaultRuntime")
+    if runtime is not None and runtime != own:
+        raise SandboxUnavailableError(
+            f"Podman runs every container by the runtime that it was started with, {own}, not by {runtime}",
+            hint=f"Start it so: podman --runtime {runtime} system service …",
+        )
 
 
 @contextlib.contextmanager
@@ -50,10 +65,7 @@ def adapted(options: dict[str, Any], user: int, profile: str) -> Iterator[dict[s
                 **{folder: _known(text) for folder, text in options["tmpfs"].items()},
                 **dict.fromkeys(ADDED_FOLDERS, "ro,nosuid,nodev,noexec,size=4096,mode=0755"),
             },
-            "mounts": [
-                *options["mounts"],
-                {"Type": "bind", "Source": str(HOSTS), "Target": "/etc/hosts", "ReadOnly": True},
-            ],
+            "mounts": [*options["mounts"], hosts],
             "ulimits": _process_limits(options["pids_limit"]),
         }
 

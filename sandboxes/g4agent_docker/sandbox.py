@@ -19,7 +19,7 @@ from g4agent_box.owner import owner_label, owner_runs
 from g4agent_docker.container import OWNER_LABEL, PACKAGES, ContainerPlan, remove, start
 from g4agent_docker.engine import NAME, connect, translated
 from g4agent_docker.image import DEFAULT_IMAGE
-from g4agent_docker.podman import is_podman
+from g4agent_docker.podman import check_runtime, is_podman
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -136,6 +136,8 @@ class DockerSandbox:
             with translated("the engine does not answer"):
                 info = client.info()
                 self._podman = is_podman(client)
+            if self._podman:
+                check_runtime(self._runtime, info)
                 sweep(client)
             self._enforced = frozenset(
                 limit for limit, names in ENGINE_SWITCHES.items() if any(info.get(name) for name in names)

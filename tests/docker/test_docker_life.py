@@ -101,9 +101,9 @@ async def test_killed_host(engine: Engine) -> None:
 
 
 @pytest.mark.slow
-async def test_killed_engine() -> None:
+async def test_killed_engine(engine_kind: str) -> None:
     """A call hangs when the engine is killed in its middle, or the orphaned container lives for ever."""
-    with running_engine() as engine:
+    with running_engine(engine_kind) as engine:
         box = await DockerSandbox(base_url=engine.url, lease=3).open(BoxSpec())
         with anyio.fail_after(25):
             async with anyio.create_task_group() as group:
