@@ -113,7 +113,7 @@ class DockerSandbox:
             if isinstance(error, OSError | TimeoutError):
                 raise SandboxUnavailableError(
                     f"the box did not start: {words}",
-                    hint=f"Does {self._image} hold Python 3.11 or newer? Build it: python -m g4agent_docker build",
+                    hint=self._start_hint(),
                 ) from error
             raise
         return box
@@ -128,6 +128,12 @@ class DockerSandbox:
             names = tuple(sorted(refused))
             message = f"this engine cannot enforce the limits {', '.join(names)} of a box"
             raise LimitNotEnforceableError(names, message, hint=HINT)
+
+    def _start_hint(self) -> str:
+        hint = f"Does {self._image} hold Python 3.11 or newer? Build it: python -m g4agent_docker build"
+        if self._runtime is None:
+            return hint
+        return f"{hint}. Is {self._runtime} new enough? gVisor has openat2 since September 2026."
 
     def _connected(self) -> DockerClient:
         """The engine's client. At the first use it is asked what it can do, and leftovers are removed."""

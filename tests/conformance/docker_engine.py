@@ -14,6 +14,7 @@ from typing import ClassVar
 from debian import install
 
 START_PATIENCE = 30.0
+STOP_PATIENCE = 20.0
 CLEAR_AWAY = """
 cat
 if engine=$(cat "$1/pidfile" 2>/dev/null); then
@@ -64,10 +65,24 @@ class Engine:
         except DockerException:
             return False
 
+    def stop(self) -> None:
+        """Ends the engine as an administrator would."""
+        assert self._process is not None
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        self._gone()
+
     def kill(self) -> None:
         """SIGKILL for the engine; its containers stay."""
         assert self._process is not None
         self._process.kill()
+        self._gone()
+
+    def _gone(self) -> None:
+        assert self._process is not None
         self._process.wait()
         (self._folder / "pidfile").unlink(missing_ok=True)
 
@@ -111,6 +126,9 @@ def running_engine(kind: str = "docker") -> Iterator[Engine]:
     with engine_folder() as folder:
         engine = ENGINES[kind](folder)
         engine.start()
-        with contextlib.closing(docker.DockerClient(base_url=engine.url)) as client:
-            build_from_host(client)
-        yield engine
+        try:
+            with contextlib.closing(docker.DockerClient(base_url=engine.url)) as client:
+                build_from_host(client)
+            yield engine
+        finally:
+            engine.stop()

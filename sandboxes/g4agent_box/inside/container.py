@@ -19,6 +19,7 @@ from g4agent_box.inside.calls import fork_and_run
 
 def main(lease: float, folder: str = "", user: str = "") -> None:
     """Runs until the host lets go of the container. `folder` is given to `user` first; that takes CAP_CHOWN."""
+    kernel.check()
     kernel.set_dumpable(False)
     if folder:
         os.chown(folder, int(user), int(user))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import signal
 import struct
@@ -22,6 +23,19 @@ KILL_PATIENCE = 5.0
 """Seconds to wait for killed processes to be gone; the kernel takes milliseconds unless one hangs in a device."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def check() -> None:
+    """Ends the process, with a reason, where the kernel lacks what a box needs, as gVisor's of old does."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+        here = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.close(open_beneath(here, ".", os.O_RDONLY | os.O_DIRECTORY))
+        os.close(here)
+    except OSError as error:
+        if error.errno == errno.ENOSYS:
+            raise SystemExit("the kernel in here lacks pidfd_open or openat2 (Linux has them since 5.6)") from None
+        raise
 
 
 def set_dumpable(value: bool) -> None:
