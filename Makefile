@@ -56,6 +56,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/coding_oracle.py --check
 	$(BIN)/python benchmarks/nano_eval.py
 	$(BIN)/python benchmarks/sandbox_latency.py
+	$(BIN)/python benchmarks/snapshot_cost.py --check
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
