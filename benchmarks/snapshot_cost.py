@@ -24,7 +24,7 @@ from g4agent.store.deflate import Deflater
 WORDS = b"return self None import class if else for in def value result error session ( ) [ ] : , = == + \n    ".split(
     b" "
 )
-SHARE = 4
+SHARE = 2
 """How many times less than a whole snapshot, with its compression, one after a change must cost."""
 
 
