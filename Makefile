@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint test-slow bench clean
+.PHONY: help setup demo test lint test-slow test-podman bench clean
 
 help:
 	@echo "make demo       one retail task: a real model, real tools, a closed sandbox"
 	@echo "make test       lint, types and all quick tests"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make test-podman  the Docker tests over Podman, which is installed from Debian where it is missing"
 	@echo "make bench      the benchmarks behind the README's figures"
 	@echo "make clean      remove the environment and caches"
 
@@ -39,6 +40,9 @@ test: lint
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 
+test-podman: $(STAMP)
+	G4AGENT_TEST_ENGINE=podman $(BIN)/python -m pytest tests/docker
+
 bench: $(STAMP)
 	$(BIN)/python benchmarks/import_time.py --check
 	$(BIN)/python benchmarks/step_overhead.py --check
@@ -52,6 +56,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/coding_oracle.py --check
 	$(BIN)/python benchmarks/nano_eval.py
 	$(BIN)/python benchmarks/sandbox_latency.py
+	$(BIN)/python benchmarks/snapshot_cost.py --check
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

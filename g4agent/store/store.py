@@ -29,6 +29,7 @@ from g4agent.ports.runtime import TranscriptDelta
 from g4agent.store import rows, statements
 from g4agent.store.archive import new_archive, opened_archive, read_session, write_session
 from g4agent.store.database import SQLITE, Database, default_path, locate
+from g4agent.store.deflate import Deflater
 from g4agent.store.forks import copy_history
 from g4agent.store.ids import session_id as new_session_id
 from g4agent.store.leases import Leases
@@ -67,6 +68,7 @@ class Store:
         self.questions = Questions(database)
         self.orders = Orders(database)
         self._database = database
+        self._deflater = Deflater()
         self._id_lock = threading.Lock()
         self._last_id_time = 0
 
@@ -332,7 +334,7 @@ class Store:
         name = hashlib.sha256(workspace).hexdigest()
         if name == present:
             return None, None
-        return {"sha256": name, "size": len(workspace), "data": zlib.compress(workspace, level=1)}, present
+        return {"sha256": name, "size": len(workspace), "data": self._deflater.compress(workspace)}, present
 
     @staticmethod
     def _write_calls(db: Connection, session_id: str, step: int, calls: Sequence[dict[str, Any]]) -> None:

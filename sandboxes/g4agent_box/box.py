@@ -25,6 +25,7 @@ from g4agent.ports.sandbox import BoxSpec, ExecResult, LimitName, MiB, PythonCal
 from g4agent_box.answers import parse_reply, tool_outcome
 from g4agent_box.channel import Lost, Reply, receive, send
 from g4agent_box.inside.protocol import Head
+from g4agent_box.parts import Parts
 
 WORKSPACE = "/workspace"
 GRACE = 1.0
@@ -88,6 +89,7 @@ class SupervisedBox:
         self._control = control
         self._degraded = degraded
         self._requests = itertools.count(1)
+        self._parts = Parts()
         self._running: set[int] = set()
         self._sending = anyio.Lock()
         self._preloading = anyio.Lock()
@@ -135,10 +137,9 @@ class SupervisedBox:
     async def snapshot(self) -> bytes:
         """Regular files, folders and links of the workspace; sockets and FIFOs are left out."""
         limit = 4 * self._spec.limits.workspace_bytes  # tar adds up to 1.5 KiB to a file of one byte
-        archive = (await self._file_request({"op": "snapshot"}, limit=limit)).body
-        if not archive.endswith(bytes(2 * tarfile.BLOCKSIZE)):
-            raise WorkspacePathError("the workspace changed while it was archived", hint="Wait for running calls.")
-        return archive
+        held = self._parts.held
+        answer = (await self._file_request({"op": "snapshot"}, b"".join(held), limit=limit)).body
+        return self._parts.assemble(answer, held)
 
     async def restore(self, snapshot: bytes) -> None:
         """Replaces the workspace. A symbolic link comes back as it was; it is never followed out of the workspace."""

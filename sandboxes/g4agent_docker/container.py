@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 
-from g4agent.ports.sandbox import BoxSpec, MiB
+from g4agent.ports.sandbox import BoxSpec, LimitName, Limits, MiB
 from g4agent_box.box import WORKSPACE
 from g4agent_box.host import INSIDE, inside_folder, package_dirs, tool_folders
+from g4agent_docker import podman
 from g4agent_docker.engine import NAME, translated
+from g4agent_docker.groups import Groups, read_oom_kills
 from g4agent_docker.link import Link
 from g4agent_docker.profile import seccomp_profile
 
@@ -41,6 +44,7 @@ class ContainerPlan:
     label: str
     lease: float
     runtime: str | None
+    podman: bool
 
     def options(self, spec: BoxSpec) -> dict[str, Any]:
         """Arguments of `containers.create`: closed until opened.
@@ -82,6 +86,10 @@ class ContainerPlan:
             **({} if self.runtime is None else {"runtime": self.runtime}),
         }
 
+    def for_engine(self, options: dict[str, Any]) -> AbstractContextManager[dict[str, Any]]:
+        """The options as the engine takes them, while it reads them."""
+        return podman.adapted(options, self.user, seccomp_profile()) if self.podman else nullcontext(options)
+
     @staticmethod
     def _environment(spec: BoxSpec) -> dict[str, str]:
         standard = {"HOME": "/tmp", "USER": "agent", "LANG": "C.UTF-8", "TMPDIR": "/tmp", "PYTHONUNBUFFERED": "1"}
@@ -111,11 +119,14 @@ class RunningContainer:
         self._link = link
         self._counter: Path | None = None
         """The kernel's count of memory kills; None where this process cannot see it."""
+        self.unenforced: frozenset[LimitName] = frozenset()
+        """Limits that the engine took and did not set."""
 
-    def find_counter(self) -> None:
-        """Looks for the container's control group on this host."""
-        pid = self._client.api.inspect_container(str(self._container.id))["State"]["Pid"]
-        self._counter = memory_counter(pid)
+    def look_at_groups(self, limits: Limits) -> None:
+        """Looks for the container's control groups on this host."""
+        groups = Groups.of(self._client.api.inspect_container(str(self._container.id))["State"]["Pid"])
+        self._counter = groups.oom_counter()
+        self.unenforced = groups.unenforced(limits)
 
     def last_words(self) -> str:
         return self._link.last_words() or "the engine or the container is gone"
@@ -157,8 +168,9 @@ def start(client: DockerClient, plan: ContainerPlan, spec: BoxSpec, control: soc
     Raises:
         SandboxUnavailableError: The engine refuses.
     """
-    with translated("the box's container cannot be made"):
-        container = client.containers.create(**plan.options(spec))
+    options = plan.options(spec)
+    with translated("the box's container cannot be made"), plan.for_engine(options) as fitting:
+        container = client.containers.create(**fitting)
     try:
         with translated("the box's container cannot be reached"):
             attached = _attach(client, str(container.id))
@@ -167,7 +179,7 @@ def start(client: DockerClient, plan: ContainerPlan, spec: BoxSpec, control: soc
         try:
             with translated("the box's container cannot be started"):
                 container.start()
-                running.find_counter()
+                running.look_at_groups(spec.limits)
         except BaseException:
             link.cut()
             link.release()
@@ -183,24 +195,3 @@ def _attach(client: DockerClient, container: str) -> socket.socket:
     wrapped: Any = client.api.attach_socket(container, {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
     with wrapped:
         return socket.socket(fileno=os.dup(wrapped.fileno()))
-
-
-def memory_counter(pid: int) -> Path | None:
-    """The file with the memory kills of a process's control group, version 1 or 2, as seen from this process."""
-    try:
-        groups = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
-    except OSError:
-        return None
-    paths = {controllers: path for _, controllers, path in (line.split(":", 2) for line in groups)}
-    candidates = [Path(f"/sys/fs/cgroup/memory{paths.get('memory', '')}/memory.oom_control")]
-    candidates.append(Path(f"/sys/fs/cgroup{paths.get('', '')}/memory.events"))
-    return next((path for path in candidates if path.is_file()), None)
-
-
-def read_oom_kills(file: Path) -> int:
-    """The counter `oom_kill`, 0 once the group is gone."""
-    try:
-        lines = file.read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)

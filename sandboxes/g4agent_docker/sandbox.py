@@ -19,6 +19,7 @@ from g4agent_box.owner import owner_label, owner_runs
 from g4agent_docker.container import OWNER_LABEL, PACKAGES, ContainerPlan, remove, start
 from g4agent_docker.engine import NAME, connect, translated
 from g4agent_docker.image import DEFAULT_IMAGE
+from g4agent_docker.podman import check_runtime, is_podman
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -69,6 +70,7 @@ class DockerSandbox:
         self._pull = pull
         self._lease = lease
         self._client: DockerClient | None = None
+        self._podman = False
         self._enforced: frozenset[LimitName] = frozenset()
         self._capabilities: Capabilities | None = None
 
@@ -87,14 +89,10 @@ class DockerSandbox:
             SandboxUnavailableError: No engine, no image, or the engine refuses; the message says what to do.
         """
         client = await anyio.to_thread.run_sync(self._connected)
-        missing = ENGINE_SWITCHES.keys() - self._enforced
-        if refused := missing - spec.allow_degraded:
-            names = tuple(sorted(refused))
-            message = f"this engine cannot enforce the limits {', '.join(names)} of a box"
-            raise LimitNotEnforceableError(names, message, hint=HINT)
+        self._check_limits(spec)
         user = unused_user()
         check_sockets(spec.sockets, user)
-        plan = ContainerPlan(self._image, user, owner_label(next(_serial)), self._lease, self._runtime)
+        plan = ContainerPlan(self._image, user, owner_label(next(_serial)), self._lease, self._runtime, self._podman)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         try:
@@ -103,8 +101,10 @@ class DockerSandbox:
             ours.close()
             theirs.close()
             raise
-        box = SupervisedBox(spec, running, ours, tuple(sorted(missing)))
+        self._enforced -= running.unenforced
+        box = SupervisedBox(spec, running, ours, tuple(sorted(self._missing)))
         try:
+            self._check_limits(spec)
             await configure(ours, _configuration(spec, user))
         except BaseException as error:
             words = running.last_words()
@@ -113,10 +113,27 @@ class DockerSandbox:
             if isinstance(error, OSError | TimeoutError):
                 raise SandboxUnavailableError(
                     f"the box did not start: {words}",
-                    hint=f"Does {self._image} hold Python 3.11 or newer? Build it: python -m g4agent_docker build",
+                    hint=self._start_hint(),
                 ) from error
             raise
         return box
+
+    @property
+    def _missing(self) -> frozenset[LimitName]:
+        """Limits for which the engine has no means, or which it took and did not set."""
+        return frozenset(ENGINE_SWITCHES.keys() - self._enforced)
+
+    def _check_limits(self, spec: BoxSpec) -> None:
+        if refused := self._missing - spec.allow_degraded:
+            names = tuple(sorted(refused))
+            message = f"this engine cannot enforce the limits {', '.join(names)} of a box"
+            raise LimitNotEnforceableError(names, message, hint=HINT)
+
+    def _start_hint(self) -> str:
+        hint = f"Does {self._image} hold Python 3.11 or newer? Build it: python -m g4agent_docker build"
+        if self._runtime is None:
+            return hint
+        return f"{hint}. Is {self._runtime} new enough? gVisor has openat2 since September 2026."
 
     def _connected(self) -> DockerClient:
         """The engine's client. At the first use it is asked what it can do, and leftovers are removed."""
@@ -124,6 +141,9 @@ class DockerSandbox:
             client = connect(self._base_url)
             with translated("the engine does not answer"):
                 info = client.info()
+                self._podman = is_podman(client)
+            if self._podman:
+                check_runtime(self._runtime, info)
                 sweep(client)
             self._enforced = frozenset(
                 limit for limit, names in ENGINE_SWITCHES.items() if any(info.get(name) for name in names)
@@ -156,7 +176,7 @@ class DockerSandbox:
                 thread.submit(anyio.run, run_true).result()
         except SandboxUnavailableError as error:
             return Capabilities(NAME, False, str(error), frozenset())
-        missing = ENGINE_SWITCHES.keys() - self._enforced
+        missing = self._missing
         notes = tuple(f"The limit {name} is not enforced. {HINT}" for name in sorted(missing))
         return Capabilities(NAME, True, None, ALWAYS | self._enforced, notes)
 

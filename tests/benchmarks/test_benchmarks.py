@@ -111,6 +111,14 @@ def test_sandbox_latency_measures_a_box_and_its_absence() -> None:
     assert rows["subprocess.run"]["call"] > 0 and rows["bubblewrap / subprocess"]["command"] > 0
 
 
+def test_snapshot_cost_measures_a_change_and_the_whole() -> None:
+    """A snapshot that is not taken must not look like a cheap one."""
+    report = _report("snapshot_cost.py", "--files", "200", "--rounds", "2")
+    changed, whole = (report["rows"][f"bubblewrap, {kind}"] for kind in ("one file changed", "whole"))
+    assert all(row[column] > 0 for row in (changed, whole) for column in ("archive", "compression"))
+    assert whole["restore"] > 0
+
+
 @pytest.mark.parametrize(("figure", "check", "code"), [(1.0, True, 0), (1.1, True, 1), (1.1, False, 0)])
 def test_only_a_missed_target_fails_and_only_a_check(figure: float, check: bool, code: int) -> None:
     """A gate that cannot fail is none."""

@@ -36,6 +36,7 @@ CASES = (
     "i01_environment",
     "o06_partial_output",
     "w01_workspace",
+    "w02_snapshots_in_a_row",
 )
 
 

@@ -3,9 +3,9 @@
     python -m tests.conformance [--backend NAME ...] [--case NAME ...] [--json]
 
 Backends: `bubblewrap` as this user, `bubblewrap-user` as an ordinary user without control groups (where this user is
-root), `docker` with an engine of its own, and `control`, a bare subprocess, in which the attacks must work: cases that
-would harm the host are not run there. Any other name is that of an installed sandbox, which is only run where it is
-named. Exits with 1 where a backend fails a case or the control withstands one.
+root), `docker` and `podman` with an engine of their own, and `control`, a bare subprocess, in which the attacks must
+work: cases that would harm the host are not run there. Any other name is that of an installed sandbox, which is only
+run where it is named. Exits with 1 where a backend fails a case or the control withstands one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from bare_subprocess import BareBox
 from cases_network import NETWORK_CASES, box_with_network
-from docker_engine import running_engine
+from docker_engine import ENGINES, running_engine
 from network_upstream import Upstream, upstream
 from sandbox_host import Host, bait
 from sandbox_suite import CASES, LIMITS
@@ -99,8 +99,8 @@ def run_backend(name: str) -> Outcomes:
         host, servers = stack.enter_context(bait(folder)), stack.enter_context(upstream(folder))
         if name == "control":
             return anyio.run(run_control, host, folder)
-        if name == "docker":
-            engine = stack.enter_context(running_engine())
+        if name in ENGINES:
+            engine = stack.enter_context(running_engine(name))
             return anyio.run(run_cases, DockerSandbox(base_url=engine.url), host, servers)
         sandbox = BubblewrapSandbox() if name.startswith("bubblewrap") else load_sandbox(name)
         return anyio.run(run_cases, sandbox, host, servers)
@@ -132,7 +132,7 @@ def table(columns: dict[str, Outcomes]) -> Iterator[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    every = ["bubblewrap", "bubblewrap-user", "docker", "control"]
+    every = ["bubblewrap", "bubblewrap-user", "docker", "podman", "control"]
     known = list(dict.fromkeys([*every, *names("sandboxes")]))
     parser.add_argument("--backend", action="append", choices=known, help="run this one only; may be repeated")
     cases = [*CASES, *NETWORK_CASES]

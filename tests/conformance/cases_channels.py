@@ -162,3 +162,47 @@ async def w01_workspace(box: Box, host: Host) -> None:
     await box.restore(snapshot)
     result = await shell(box, host, "find . | sort; cat a/link a/hard; test -x a/f && echo x; readlink u")
     assert result.stdout.split() == b". ./a ./a/empty ./a/f ./a/hard ./a/link ./u 1 1 x /usr".split()
+
+
+CHANGES = {
+    "nothing": "pass",
+    "contents": "open('d/a', 'w').write('new'); open('added', 'w').write('x')",
+    "same size, same times": "s = os.stat('b'); open('b', 'r+').write('B'); os.utime('b', ns=(0, s.st_mtime_ns))",
+    "a shared mapping": "f = open('map', 'r+b'); m = mmap.mmap(f.fileno(), 0); m[0]; m[0:3] = b'new'; m.close()",
+    "names": "os.rename('d', 'e'); os.rename('b', 'd'); os.rename('e/a', 'b'); os.remove('added')",
+    "modes": "os.chmod('b', 0o755); os.chmod('e/big', 0); os.chmod('e', 0)",
+    "kinds": "os.chmod('e', 0o700); os.remove('map'); os.symlink('b', 'map'); os.remove('l'); os.mkdir('l')",
+    "links": "os.link('b', 'l/b'); os.link('l/b', 'l/c'); os.remove('b'); os.mkfifo('fifo'); os.symlink('/', 'out')",
+    "large": "os.chmod('e/big', 0o600); os.truncate('e/big', 5 << 20); open('e/big', 'r+b').write(b'first')",
+    "in its middle": "f = open('e/big', 'r+b'); f.seek(1 << 20); f.write(b'more')",
+}
+LIST = """
+import hashlib
+for folder, folders, files in sorted(os.walk(".")):
+    for name in sorted(folders + files):
+        path = folder + "/" + name
+        s = os.lstat(path)
+        if os.path.islink(path):
+            print(path, "->", os.readlink(path))
+        elif os.path.isdir(path):
+            print(path)
+        elif os.path.isfile(path):
+            content = hashlib.md5(open(path, "rb").read()).hexdigest()
+            print(path, oct(s.st_mode), s.st_size, round(s.st_mtime, 3), s.st_nlink, content)
+"""
+
+
+@case()
+async def w02_snapshots_in_a_row(box: Box, host: Host) -> None:
+    """A later snapshot misses a change: a content under the same times, a name, a mode, a link, a removed file."""
+    start = "os.mkdir('d'); open('d/a', 'w').write('a'); open('b', 'w').write('b'); open('d/big', 'w').write('big')"
+    await python(box, host, f"{start}; open('map', 'wb').write(bytes(9000)); os.symlink('d', 'l')")
+    snapshots = [(await box.snapshot(), b"")]
+    for what, change in CHANGES.items():
+        assert (await python(box, host, f"import mmap\n{change}")).exit_code == 0, what
+        snapshot = await box.snapshot()
+        assert (snapshot == snapshots[-1][0]) == (what == "nothing"), what
+        snapshots.append((snapshot, (await python(box, host, LIST)).stdout))
+    for snapshot, listing in reversed(snapshots[1:]):
+        await box.restore(snapshot)
+        assert (await python(box, host, LIST)).stdout == listing

@@ -7,18 +7,21 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from debian import install
 
 START_PATIENCE = 30.0
+STOP_PATIENCE = 20.0
 CLEAR_AWAY = """
 cat
 if engine=$(cat "$1/pidfile" 2>/dev/null); then
     kill "$engine"
     timeout 20 tail --pid="$engine" -f /dev/null || kill -9 "$engine"
 fi
+umount "$1/root/overlay" 2>/dev/null
 rm -rf "$1"
 """
 """Waits for the end of its input, which is the end of these tests however they end, and clears away their engine."""
@@ -27,6 +30,9 @@ rm -rf "$1"
 class Engine:
     """A dockerd of the tests' own, with no network set-up and a socket in its own folder."""
 
+    packages: ClassVar[Mapping[str, str]] = {"dockerd": "docker.io"}
+    """Program → Debian package."""
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.url = f"unix://{folder}/engine.sock"
@@ -34,17 +40,20 @@ class Engine:
 
     def start(self) -> None:
         """Starts it and waits until it answers. Raises AssertionError with the end of its log if it does not."""
-        places = ["--data-root", "--exec-root", "--pidfile"]
-        options = [word for name in places for word in (name, str(self._folder / name.strip("-")))]
-        options += ["-H", self.url, "--iptables=false", "--bridge=none", "--ip-forward=false"]
         with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(["dockerd", *options], stdout=log, stderr=log, start_new_session=True)
+            self._process = subprocess.Popen(self._command(), stdout=log, stderr=log, start_new_session=True)
+        (self._folder / "pidfile").write_text(str(self._process.pid))
         deadline = time.monotonic() + START_PATIENCE
         while not self._answers():
             assert time.monotonic() < deadline and self._process.poll() is None, (self._folder / "log").read_text()[
                 -2000:
             ]
             time.sleep(0.1)
+
+    def _command(self) -> list[str]:
+        options = [f"--{name}={self._folder / name}" for name in ("data-root", "exec-root")]
+        options += ["-H", self.url, "--iptables=false", "--bridge=none", "--ip-forward=false"]
+        return ["dockerd", f"--pidfile={self._folder / 'own-pidfile'}", *options]
 
     def _answers(self) -> bool:
         import docker
@@ -56,12 +65,40 @@ class Engine:
         except DockerException:
             return False
 
+    def stop(self) -> None:
+        """Ends the engine as an administrator would."""
+        assert self._process is not None
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        self._gone()
+
     def kill(self) -> None:
         """SIGKILL for the engine; its containers stay."""
         assert self._process is not None
         self._process.kill()
+        self._gone()
+
+    def _gone(self) -> None:
+        assert self._process is not None
         self._process.wait()
         (self._folder / "pidfile").unlink(missing_ok=True)
+
+
+class Podman(Engine):
+    """A Podman service of the tests' own. Its runtime is runc: Debian's crun knows no hybrid control groups."""
+
+    packages: ClassVar[Mapping[str, str]] = {"podman": "podman", "runc": "runc"}
+
+    def _command(self) -> list[str]:
+        options = [f"--{name}={self._folder / name}" for name in ("root", "runroot", "tmpdir")]
+        options += ["--runtime=runc", "--cgroup-manager=cgroupfs", "--events-backend=none"]
+        return ["podman", *options, "system", "service", "--time=0", self.url]
+
+
+ENGINES: Mapping[str, type[Engine]] = {"docker": Engine, "podman": Podman}
 
 
 @contextlib.contextmanager
@@ -77,17 +114,21 @@ def engine_folder() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def running_engine() -> Iterator[Engine]:
-    """An engine with the boxes' image, made of this host's files. What it stores goes when it ends."""
+def running_engine(kind: str = "docker") -> Iterator[Engine]:
+    """One of `ENGINES` with the boxes' image, made of this host's files. What it stores goes when it ends."""
     import docker
 
     from g4agent_docker.image import build_from_host
 
-    if shutil.which("dockerd") is None:
-        install("docker.io")
+    for program, package in ENGINES[kind].packages.items():
+        if shutil.which(program) is None:
+            install(package)
     with engine_folder() as folder:
-        engine = Engine(folder)
+        engine = ENGINES[kind](folder)
         engine.start()
-        with contextlib.closing(docker.DockerClient(base_url=engine.url)) as client:
-            build_from_host(client)
-        yield engine
+        try:
+            with contextlib.closing(docker.DockerClient(base_url=engine.url)) as client:
+                build_from_host(client)
+            yield engine
+        finally:
+            engine.stop()

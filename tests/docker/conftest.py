@@ -1,7 +1,11 @@
-"""Fixtures of the Docker tests: a real engine of their own, the host's bait, and the conformance suite on the path."""
+"""Fixtures of the Docker tests: a real engine of their own, the host's bait, and the conformance suite on the path.
+
+The engine is Docker's; `G4AGENT_TEST_ENGINE=podman` runs the same tests over Podman.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,8 +27,13 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 
 
 @pytest.fixture(scope="session")
-def engine() -> Iterator[Engine]:
-    with running_engine() as engine:
+def engine_kind() -> str:
+    return os.environ.get("G4AGENT_TEST_ENGINE", "docker")
+
+
+@pytest.fixture(scope="session")
+def engine(engine_kind: str) -> Iterator[Engine]:
+    with running_engine(engine_kind) as engine:
         yield engine
 
 

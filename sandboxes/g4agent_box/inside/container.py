@@ -1,4 +1,4 @@
-"""Process 1 of a container: `python -I container.py LEASE_SECONDS`, reached through its standard input and output.
+"""Process 1 of a container: `python -I container.py LEASE_SECONDS [FOLDER USER]`, reached through its standard streams.
 
 It runs as root with no rights but to change its user and to kill (CAP_SETUID, CAP_SETGID, CAP_KILL), so that no
 process of a tool, whose user is another one, can signal, trace or slow it. It carries bytes (`Bridge`); the supervisor
@@ -17,9 +17,13 @@ from g4agent_box.inside.bridge import Bridge
 from g4agent_box.inside.calls import fork_and_run
 
 
-def main(lease: float) -> None:
-    """Runs until the host lets go of the container."""
+def main(lease: float, folder: str = "", user: str = "") -> None:
+    """Runs until the host lets go of the container. `folder` is given to `user` first; that takes CAP_CHOWN."""
+    kernel.check()
     kernel.set_dumpable(False)
+    if folder:
+        os.chown(folder, int(user), int(user))
+        kernel.give_up_capability(kernel.CAP_CHOWN)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
     def supervise() -> None:
@@ -35,4 +39,4 @@ def main(lease: float) -> None:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]))
+    main(float(sys.argv[1]), *sys.argv[2:])

@@ -17,6 +17,7 @@ from typing import IO, cast
 
 from g4agent_box.inside import kernel
 from g4agent_box.inside.protocol import CHUNK, TO_THE_END, Head, pack_head, receive_head, send_frame
+from g4agent_box.inside.snapshot import NAME_BYTES, send_parts
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 
@@ -69,16 +70,14 @@ class Workspace:
         send_frame(self._connection, {"paths": sorted(paths)})
 
     def _snapshot(self, head: Head, body_length: int) -> None:
-        """The archive is sent as it is made, so that the box never holds it."""
+        """Sent as it is made, so that the box never holds it."""
+        with self._stream(body_length) as source:
+            names = source.read()
+        held = {names[start : start + NAME_BYTES] for start in range(0, len(names), NAME_BYTES)}
         self._connection.sendall(pack_head({}, TO_THE_END))
-        with (
-            self._connection.makefile("wb", buffering=CHUNK) as sink,
-            tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT) as archive,
-        ):
-            os.fchdir(self._root)
-            for path, status in sorted(self._walk(self._root)):
-                if stat.S_IFMT(status.st_mode) in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
-                    archive.add(path, recursive=False, filter=_anonymous)
+        os.fchdir(self._root)
+        with self._connection.makefile("wb", buffering=CHUNK) as sink:
+            send_parts(cast(IO[bytes], sink), sorted(self._walk(self._root)), held)
 
     def _restore(self, head: Head, body_length: int) -> None:
         self._clear()
@@ -214,9 +213,3 @@ def _write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
-
-
-def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    member.uid = member.gid = 0
-    member.uname = member.gname = ""
-    return member

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import signal
 import struct
@@ -15,10 +16,26 @@ _SYS_OPENAT2 = 437
 _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_BENEATH = 0x08
 
+_CAPABILITY_VERSION_3 = 0x20080522
+
+CAP_CHOWN = 0
 KILL_PATIENCE = 5.0
 """Seconds to wait for killed processes to be gone; the kernel takes milliseconds unless one hangs in a device."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def check() -> None:
+    """Ends the process, with a reason, where the kernel lacks what a box needs, as gVisor's of old does."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+        here = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.close(open_beneath(here, ".", os.O_RDONLY | os.O_DIRECTORY))
+        os.close(here)
+    except OSError as error:
+        if error.errno == errno.ENOSYS:
+            raise SystemExit("the kernel in here lacks pidfd_open or openat2 (Linux has them since 5.6)") from None
+        raise
 
 
 def set_dumpable(value: bool) -> None:
@@ -36,6 +53,18 @@ def become_user(user: int | None) -> None:
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
+
+
+def give_up_capability(number: int) -> None:
+    """Takes a capability below 32 from the calling process, for good. Raises OSError."""
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    sets = ctypes.create_string_buffer(24)  # effective, permitted, inheritable; then their upper halves
+    if _libc.capget(header, sets) == 0:
+        words = struct.unpack("=6I", sets.raw)
+        if _libc.capset(header, struct.pack("=6I", *(word & ~(1 << number) for word in words[:3]), *words[3:])) == 0:
+            return
+    number = ctypes.get_errno()
+    raise OSError(number, os.strerror(number))
 
 
 def become_subreaper() -> None:
