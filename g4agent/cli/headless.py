@@ -38,7 +38,9 @@ def run_headless(driver: Driver, id: str, prompt: str, reporting: Reporting) -> 
     from g4agent.headless.report import RunReport
 
     checks = [parse_check(text) for text in reporting.expect]
-    report = RunReport(id, prompt, bool(driver.agent.tools))
+    if not checks and driver.copied is not None and driver.copied.action != "discard":
+        checks = [parse_check("changes")]  # who says where changes are to go has asked for some
+    report = RunReport(id, prompt, {tool.name: tool.effect for tool in driver.agent.tools})
     driver.report = report
 
     async def once(driver: Driver) -> int:

@@ -95,12 +95,12 @@ class Copied:
         shown = diff.encode(errors="surrogateescape").decode(errors="replace")
         driver.show(WorkspaceChanged(tuple(changes.files), shown, changes.left_out))
         if not changes.files:
-            if self.action == "patch":
+            if self.action == "patch" and ok:
                 _write_patch(Path(self.target), diff)
             return
         if self.action == "discard":
             driver.show(ChangesSettled("discard", ""))
-        elif self.action == "patch":
+        elif self.action == "patch" and ok:
             _write_patch(Path(self.target), diff)
             driver.show(ChangesSettled("patch", self.target))
         else:
@@ -117,10 +117,10 @@ class Copied:
             _write_patch(kept, diff)
         settled = ChangesSettled("discard", "") if kept is None else ChangesSettled("patch", str(kept))
         try:
-            if self.action == "branch":
+            if self.action == "branch" and ok:
                 commit = changes.commit(self.target, _message(task, session.id))
                 settled = ChangesSettled("branch", f"{self.target} ({commit[:10]})")
-            elif ok if self.action == "apply" else await self._asked(len(changes.files)):
+            elif (self.action == "apply" and ok) or (self.action == "ask" and await self._asked(len(changes.files))):
                 changes.apply()
                 settled = ChangesSettled("apply", str(self.project.folder))
                 if folder is not None:

@@ -132,7 +132,7 @@ class Batch:
     async def _run_task(self, agent: Agent, task: Task) -> RunReport:
         if task.seed is not None:
             agent = agent.replace(sampling=replace(agent.sampling, seed=task.seed))
-        report = RunReport(task.id, task.prompt, bool(agent.tools))
+        report = RunReport(task.id, task.prompt, {tool.name: tool.effect for tool in agent.tools})
         try:
             async with agent.session(self._sessions.get(task.id)) as session:
                 _append(self._folder / "sessions.jsonl", {"id": task.id, "session": session.id})

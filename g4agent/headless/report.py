@@ -9,6 +9,7 @@ from typing import Any
 
 from g4agent.events import Event, RunFinished, RunStarted, StepFinished, ToolFinished, Usage
 from g4agent.messages import JsonValue, ToolErrorKind
+from g4agent.tools import Effect
 from g4agent.verdict import Outcome, Verdict
 
 
@@ -39,7 +40,8 @@ class RunReport:
     id: str
     """Names the task."""
     prompt: str
-    has_tools: bool
+    effects: Mapping[str, Effect]
+    """Of the agent's tools, by name."""
     session_id: str = ""
     model: str = ""
     verdict: Verdict = field(default_factory=lambda: Verdict(Outcome.INTERRUPTED, "the run did not come to its end"))
@@ -100,7 +102,7 @@ class RunReport:
     def from_json(cls, line: Mapping[str, Any]) -> RunReport:
         """The report that `to_json` wrote."""
         usage = Usage(line["prompt_tokens"], line["generated_tokens"])
-        report = cls(line["id"], line["prompt"], True, line["session"], line["model"], usage=usage)
+        report = cls(line["id"], line["prompt"], {}, line["session"], line["model"], usage=usage)
         report.verdict = Verdict(Outcome(line["outcome"]), line["reason"])
         report.answer, report.steps, report.seconds = line["answer"], line["steps"], line["seconds"]
         report.calls = [CallLine(**call) for call in line["calls"]]
@@ -120,7 +122,10 @@ def honest(report: RunReport) -> Verdict:
         return Verdict(Outcome.CHECK_FAILED, f"{failed[0].name}: {failed[0].detail}")
     if report.calls and all(call.error == "denied" for call in report.calls):
         return Verdict(Outcome.DENIED, f"every call was denied: {report.calls[0].message}")
-    if report.has_tools and not report.checks and all(call.error is not None for call in report.calls):
+    changing = [call for call in report.calls if report.effects.get(call.name, "pure") != "pure"]
+    if changing and not report.checks and all(call.error == "denied" for call in changing):
+        return Verdict(Outcome.DENIED, f"every call that changes something was denied: {changing[0].message}")
+    if report.effects and not report.checks and all(call.error is not None for call in report.calls):
         did = "no call succeeded" if report.calls else "no tool was called"
         return Verdict(Outcome.NOTHING_DONE, f"the model says that it is done, but {did}")
     return report.verdict

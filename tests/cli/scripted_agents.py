@@ -87,6 +87,7 @@ liar = Agent(model=ScriptedModel([say("All done.")]), tools=[add])
 careful = Agent(
     model=ScriptedModel([call("pay", amount=5), say("Finished.")]), tools=[pay], policy=Policy((Rule("ask", "pay"),))
 )
+only_looked = Agent(model=ScriptedModel([call("add", a=1, b=2), call("pay", amount=5), say("Paid.")]), tools=[add, pay])
 
 MENDING = [
     call("run_tests"),

@@ -37,6 +37,7 @@ def outcome(done: subprocess.CompletedProcess[str]) -> tuple[int, str]:
         ("liar", [], (20, "nothing_done")),
         ("lost", [], (11, "too_many_errors")),
         ("careful", [], (17, "awaiting_approval")),
+        ("only_looked", [], (19, "denied")),
         ("adder", ["--max-steps", "1"], (10, "budget")),
     ],
 )

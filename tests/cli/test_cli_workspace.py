@@ -70,6 +70,10 @@ def test_a_run_that_did_not_end_well_applies_nothing_and_loses_nothing(g4agent: 
     assert done.returncode == 11 and is_untouched(project)
     kept = Path(done.stdout.split("not applied; the patch is ")[1].strip())
     assert EDITED in kept.read_text()
+    for changes in (f"patch={project.parent / 'out.patch'}", "branch=fix"):
+        done = g4agent("run", "x", "--agent", "scripted_agents:mender_lost", "-w", str(project), "--changes", changes)
+        assert done.returncode == 11 and "not applied; the patch is " in done.stdout
+        assert is_untouched(project) and not (project.parent / "out.patch").exists()
 
 
 def test_a_failed_check_applies_nothing(g4agent: Command, project: Path) -> None:
@@ -78,8 +82,9 @@ def test_a_failed_check_applies_nothing(g4agent: Command, project: Path) -> None
     done = g4agent(*MENDER, str(project), *options)
     assert done.returncode == 21 and "✓ changes" in done.stdout and is_untouched(project)
     looking = ("run", "x", "--agent", "scripted_agents:looker", "-w", str(project), "--changes", "apply")
-    done = g4agent(*looking, "--expect", "changes")
-    assert done.returncode == 21 and "no file was changed" in done.stdout
+    for asked in (["--expect", "changes"], ["--headless"]):
+        done = g4agent(*looking, *asked)
+        assert done.returncode == 21 and "no file was changed" in done.stdout
 
 
 def test_events_tell_the_changes_to_programs(g4agent: Command, project: Path) -> None:
