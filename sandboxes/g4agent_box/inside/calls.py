@@ -161,6 +161,8 @@ class Call:
         self._patience: float | None = None
         self._last_output = 0.0
         self._peak = 0
+        self.began = True
+        """Whether the child that ended had taken its order."""
         self._child = os.fork()
         if self._child == 0:
             for fd in (*self._read_ends, self._stdin, self._order):
@@ -175,10 +177,6 @@ class Call:
         for read_end, write_end in pipes:
             os.close(write_end)
             os.set_blocking(read_end, False)
-
-    def waits(self) -> bool:
-        """Whether the child, which has no order yet, lives: a tool of another call may have killed it."""
-        return os.waitid(os.P_PID, self._child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
     def drop(self) -> None:
         """Lets the child go, which has no order, and waits for its end."""
@@ -260,6 +258,8 @@ class Call:
             os.close(ended)
 
     def _wait(self) -> int:
+        # with its order, a child has left this process's session for one of its own (`_become_child`)
+        self.began = os.getsid(self._child) == self._child
         _, status, used = os.wait4(self._child, 0)
         self._peak = used.ru_maxrss
         return status
@@ -278,6 +278,15 @@ class Call:
             self._last_output = time.monotonic()
             limit = None if limit is None else limit - len(data)
         return True
+
+
+def run_call(call: Call, fork_another: Callable[[], Call], limits: CallLimits, deadline: float, order: Order) -> Answer:
+    """Runs a call to its end; with another child, where a tool of an earlier call has killed the one that waited, at
+    whatever moment before it took its order."""
+    answer = call.run(limits, deadline, order)
+    if call.began or answer.head["timed_out"] or answer.head["idle"]:
+        return answer
+    return fork_another().run(limits, deadline, order)
 
 
 def rehearse() -> None:
@@ -342,6 +351,12 @@ def fail_to_start(name: str, error: Exception, code: int) -> NoReturn:
     """Ends the child as if the command had ended with `code`."""
     os.write(2, f"{name}: {error}\n".encode(errors="surrogateescape"))
     os._exit(code)
+
+
+def close_all(*sockets: socket.socket) -> None:
+    """Closes sockets, in a fork that must not hold them."""
+    for each in sockets:
+        each.close()
 
 
 def fork_and_run(work: Callable[[], None]) -> int:

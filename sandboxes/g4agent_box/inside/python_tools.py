@@ -20,9 +20,19 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from g4agent_box.inside import kernel
-from g4agent_box.inside.calls import Call, CallLimits, Order, fork_and_run, prefer_as_victim, rehearse
+from g4agent_box.inside.calls import (
+    Call,
+    CallLimits,
+    Order,
+    close_all,
+    fork_and_run,
+    prefer_as_victim,
+    rehearse,
+    run_call,
+)
 from g4agent_box.inside.protocol import (
     READY,
+    TAKEN,
     Head,
     receive_exactly,
     receive_head,
@@ -36,6 +46,10 @@ if TYPE_CHECKING:
 
 MAX_TRACEBACK = 8000
 """Characters of a traceback that are handed out; its end is kept."""
+TAKE_PATIENCE = 1.0
+"""Seconds in which a helper must have taken a call; a stopped one does not."""
+TRIES = 3
+"""Helpers that may die one after another without having taken a call."""
 FORK_SERVER_SCORE = 500
 """A fork server dies of memory shortage after the calls and before the supervisor."""
 
@@ -91,10 +105,19 @@ class Spare(NamedTuple):
     link: socket.socket
 
     def take(self, packet: Head, connection: socket.socket) -> bool:
-        """Hands it a call; False where it is dead."""
+        """Hands it a call; False where it died without having taken it, and so without having done anything for it.
+
+        That it could be sent says nothing: a process that was killed takes in what is sent until it is gone.
+        """
         with self.link, contextlib.suppress(OSError):
             send_packet(self.link, packet, connection.fileno())
-            return True
+            self.link.settimeout(TAKE_PATIENCE)
+            try:
+                return self.link.recv(64) == TAKEN
+            except TimeoutError:
+                os.kill(self.pid, signal.SIGKILL)  # its link has not ended, so this is still its number
+            self.link.settimeout(None)
+            return self.link.recv(64) == TAKEN
         return False
 
 
@@ -146,10 +169,12 @@ class ForkServer:
             with contextlib.suppress(Exception):  # what is wrong here, the call itself will meet and report
                 self._name.load().bind({})  # builds the validator, which every later fork then has
             self._drop_spare()
-        spare, self._spare = self._spare, None
-        if spare is None or not spare.take(packet, connection):
+        waiting, self._spare = self._spare, None
+        spare = waiting or self._fork_spare(connection)
+        for _ in range(TRIES):
+            if spare.take(packet, connection):
+                break
             spare = self._fork_spare(connection)
-            spare.take(packet, connection)
         send_packet(self._link, {"id": packet["id"], "pid": spare.pid})
 
     def _fork_spare(self, *inherited: socket.socket) -> Spare:
@@ -160,17 +185,26 @@ class ForkServer:
             for each in (self._link, ours, *inherited):
                 each.close()
             kernel.become_subreaper()
-            call = Call(lambda head, body, result: _run_tool(self._name, head, body, result), theirs.close)
+
+            def fork_child(*kept_out: socket.socket) -> Call:
+                return Call(
+                    lambda head, body, result: _run_tool(self._name, head, body, result),
+                    lambda: close_all(*kept_out),
+                )
+
+            call = fork_child(theirs)
             rehearse()
             received = receive_packet(theirs)
-            theirs.close()
             if received is None:
                 return
+            theirs.send(TAKEN)
+            theirs.close()
             packet, fds = received
             with socket.socket(fileno=fds[0]) as connection:
                 head, body_length = receive_head(connection)
                 order = Order({"attribute": packet["attribute"], **head}, receive_exactly(connection, body_length))
-                call.run(CallLimits(**packet["limits"]), packet["deadline"], order).send(connection)
+                limits = CallLimits(**packet["limits"])
+                run_call(call, lambda: fork_child(connection), limits, packet["deadline"], order).send(connection)
 
         with theirs:
             try:

@@ -17,7 +17,7 @@ import time
 from g4agent_box.inside import kernel
 from g4agent_box.inside.calls import CallLimits, fork_and_run
 from g4agent_box.inside.forward import forward, listen
-from g4agent_box.inside.helpers import Helper, Pool, serve_commands
+from g4agent_box.inside.helpers import Helper, Pool, Request, serve_commands
 from g4agent_box.inside.protocol import READY, Head, receive_packet, send_at_once
 
 FORK_SERVER_PLACES = 32
@@ -102,7 +102,10 @@ class Supervisor:
             for fd in ready & servers.keys():
                 self._hear(servers[fd])
             for fd in ready & helpers.keys():
-                self._commands.hear(helpers[fd])
+                untaken = self._commands.hear(helpers[fd])
+                if untaken is not None:
+                    with untaken.connection, contextlib.suppress(BlockingIOError):
+                        self._give(untaken)
             if loading in ready:
                 self._hear_loading()
             if self._wake_read in ready:
@@ -148,7 +151,11 @@ class Supervisor:
     def _exec(self, packet: Head, connection: socket.socket) -> None:
         """Hands a command to a helper, which is forked where none waits."""
         order = {"limits": self._call_limits().as_dict(), "deadline": _deadline(packet)}
-        if self._commands.give(packet["id"], order, connection):
+        self._give(Request(packet["id"], order, connection))
+
+    def _give(self, request: Request) -> None:
+        request = Request(request.number, request.packet, request.connection.dup())
+        if self._commands.give(request):
             return
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
@@ -162,8 +169,9 @@ class Supervisor:
             except BlockingIOError:
                 ours.close()
                 raise
-        send_at_once(ours, order, connection.fileno())
-        self._commands.add(Helper(pid, ours, packet["id"]))
+        helper = Helper(pid, ours)
+        helper.give(request)
+        self._commands.add(helper)
 
     def _file_work(self, connection: socket.socket) -> int:
         """Forks a helper that reads or writes files of the workspace."""
