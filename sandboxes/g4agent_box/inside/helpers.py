@@ -64,13 +64,10 @@ class Pool:
 
     def __init__(self) -> None:
         self.helpers: list[Helper] = []
-        self.processes: set[int] = set()
-        """Of the helpers, and of those that were let go of and may still be sending an answer."""
 
     def add(self, helper: Helper) -> None:
         """Takes in a helper."""
         self.helpers.append(helper)
-        self.processes.add(helper.pid)
 
     def give(self, request: Request) -> bool:
         """Hands a request to a helper that waits; False where there is none."""
@@ -102,12 +99,6 @@ class Pool:
         if helper.untaken is not None:
             helper.untaken.connection.close()
         self.helpers = [each for each in self.helpers if each is not helper]
-
-    def bury(self, pid: int) -> bool:
-        """Takes note of a process that has ended; False where it was no helper. Its link tells what it left undone."""
-        known = pid in self.processes
-        self.processes.discard(pid)
-        return known
 
 
 def serve_commands(link: socket.socket, workspace: str) -> None:
