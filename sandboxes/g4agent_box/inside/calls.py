@@ -17,7 +17,7 @@ import time
 from collections import deque
 
 from g4agent_box.inside import kernel
-from g4agent_box.inside.protocol import CHUNK, Head, send_frame
+from g4agent_box.inside.protocol import CHUNK, Head, pack_head, send_frame
 
 TYPE_CHECKING = False  # a box starts in two thirds of the time without `typing`
 if TYPE_CHECKING:
@@ -138,18 +138,38 @@ class Answer:
         send_frame(connection, self.head, *self.parts)
 
 
+def rehearse() -> None:
+    """Does, for nothing and before anybody waits for it, some of what a call will do: the first touch of a page that
+    two processes share costs microseconds, and a call touches hundreds."""
+    read_end, write_end = os.pipe()
+    ended = os.pidfd_open(os.getpid())
+    _give_order(write_end, {"env": {}, "deadline": 1.5, "limits": [None, True, 1]}, b"")
+    head, body = _take_order(read_end)
+    capture = Capture(1)
+    capture.add(body)
+    poll = select.poll()
+    poll.register(ended, select.POLLIN)
+    poll.poll(0)
+    os.close(ended)
+    resource.getrusage(resource.RUSAGE_CHILDREN)
+    pack_head({"lengths": [capture.total], "wall_seconds": time.monotonic(), **head}, len(capture.kept()))
+    _limit(resource.RLIMIT_CORE, 0)
+    kernel.set_dumpable(False)
+
+
 class Call:
     """The helper's work for one call.
 
     Making it forks the child, which then waits for its order: a helper has the next call's child ready before there is
     a call. What runs in the child, `target`, takes the order's head and body and the result pipe, and must not return.
-    `keep_out` closes in the child what only the helper may hold.
+    `keep_out` closes in the child what only the helper may hold; `prepare` is done while it waits.
     """
 
     def __init__(
         self,
         target: Callable[[Head, bytes, int], object],
         keep_out: Callable[[], None],
+        prepare: Callable[[], None] = rehearse,
     ) -> None:
         order_read, self._order = os.pipe()
         stdin_read, self._stdin = os.pipe()
@@ -168,7 +188,7 @@ class Call:
             for fd in (*self._read_ends, self._stdin, self._order):
                 os.close(fd)
             keep_out()
-            rehearse()
+            prepare()
             head, body = _take_order(order_read)
             _become_child(CallLimits(**head["limits"]), stdin_read, pipes[0][1], pipes[1][1])
             target(head, body, pipes[2][1])
@@ -287,13 +307,6 @@ def run_call(call: Call, fork_another: Callable[[], Call], limits: CallLimits, d
     if call.began or answer.head["timed_out"] or answer.head["idle"]:
         return answer
     return fork_another().run(limits, deadline, order)
-
-
-def rehearse() -> None:
-    """Does, for nothing and before anybody waits for it, some of what a call will do: the first touch of a page that
-    two processes share costs microseconds, and a call touches hundreds."""
-    json.loads(json.dumps({"env": {}, "deadline": 1.5, "limits": [None, True, 1]}))
-    Capture(1).add(b"")
 
 
 def _give_order(fd: int, head: Head, body: bytes) -> None:

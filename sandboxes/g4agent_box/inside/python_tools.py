@@ -81,8 +81,9 @@ class Loader:
         """Forks a fork server for each packet, which brings the server's own link, until this link ends."""
         import jsonschema  # noqa: F401 - validation imports it at the first call
 
-        import g4agent.tools  # noqa: F401
+        from g4agent.tools import tool
 
+        self._own_tool = tool(effect="pure")(_echo)
         gc.freeze()
         reap_in_background(self._servers)
         self._link.send(READY)
@@ -95,7 +96,8 @@ class Loader:
         self._link.close()
         os.chdir(self._workspace)
         name = ToolName(packet["module"], packet["attribute"], packet["file"])
-        ForkServer(link, name, self._python_paths, CallLimits(**packet["limits"])).serve()
+        limits = CallLimits(**packet["limits"])
+        ForkServer(link, name, self._own_tool, self._python_paths, limits).serve()
 
 
 class Spare(NamedTuple):
@@ -127,9 +129,13 @@ class ForkServer:
     Two forks of a process with many pages take most of a call's time, so those for the next call are made ahead.
     """
 
-    def __init__(self, link: socket.socket, name: ToolName, python_paths: list[str], limits: CallLimits) -> None:
+    def __init__(
+        self, link: socket.socket, name: ToolName, own_tool: Tool, python_paths: list[str], limits: CallLimits
+    ) -> None:
         self._link = link
         self._name = name
+        self._own_tool = own_tool
+        """To rehearse calls with."""
         self._helpers: set[int] = set()
         self._warm: set[str] = set()
         self._spare: Spare | None = None
@@ -190,6 +196,7 @@ class ForkServer:
                 return Call(
                     lambda head, body, result: _run_tool(self._name, head, body, result),
                     lambda: close_all(*kept_out),
+                    self._rehearse_call,
                 )
 
             call = fork_child(theirs)
@@ -215,6 +222,13 @@ class ForkServer:
         self._helpers.add(pid)
         return Spare(pid, ours)
 
+    def _rehearse_call(self) -> None:
+        """In the child, while it waits. No code of the tool runs: only its name is looked up."""
+        rehearse()
+        with contextlib.suppress(Exception):  # which the call will meet, and report
+            self._name.load()
+        json.dumps({"value": self._own_tool.invoke_sync(json.loads('{"text": ""}'))})
+
     def _drop_spare(self) -> None:
         if self._spare is not None:
             self._spare.link.close()  # at which it ends
@@ -231,6 +245,15 @@ def reap_in_background(children: set[int]) -> None:
                     children.discard(pid)
 
     signal.signal(signal.SIGCHLD, reap)
+
+
+def _echo(text: str) -> str:
+    """Gives a text back.
+
+    Args:
+        text: Any.
+    """
+    return text
 
 
 def _load_failure(name: ToolName) -> Head | None:
