@@ -28,7 +28,7 @@ def kernel_image(engine: str) -> Iterator[None]:
 
     from g4agent_docker.host_files import PATH, write_root
 
-    with tempfile.TemporaryDirectory() as folder, closing(DockerClient(base_url=engine)) as client:
+    with tempfile.TemporaryDirectory() as folder, closing(DockerClient(base_url=engine, timeout=600)) as client:
         install = [sys.executable, "-m", "pip", "install", "--quiet", "--target", f"{folder}/site", *PACKAGES]
         subprocess.run(install, check=True)
         root = Path(folder, "root.tar")
