@@ -1,15 +1,19 @@
 """What a sandbox costs in time: opening a box until its first command is done, and a call in an open one.
 
-    python benchmarks/sandbox_latency.py [--rounds 15] [--calls 60] [--docker URL] [--json] [--check]
+    python benchmarks/sandbox_latency.py [--rounds 15] [--calls 60] [--docker URL] [--smolagents] [--json] [--check]
 
 Beside ours, in the same rounds: `subprocess.run`, which isolates nothing. Its "call" is a fresh interpreter that
 imports pydantic and runs the same function, as there is no warm one. Medians over the rounds, in milliseconds; and, as
 the machine may be busy, the fastest. Docker is measured where an engine with the boxes' image is named by `--docker` or
-DOCKER_HOST.
+DOCKER_HOST. `--smolagents` adds smolagents' Docker executor on the same engine: its image is made here, with the
+packages of its Dockerfile, and its calls run their code in one Jupyter kernel, which keeps what earlier code left. It
+publishes port 8888, so the engine must have a bridge.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import statistics
 import subprocess
@@ -28,6 +32,9 @@ COLD_MS, WARM_MS = 60.0, 5.0
 DEGRADED = frozenset({"memory", "processes", "cpu"})
 FRESH = "import json, pydantic; print(sum(json.loads('[1, 2, 3]')))"
 
+Times = dict[str, list[float]]
+"""By column, in ms."""
+
 
 @tool(effect="pure")
 def total(numbers: list[int]) -> int:
@@ -43,13 +50,18 @@ class Figures:
     """Times by column, in ms."""
 
     def __init__(self) -> None:
-        self._times: dict[str, list[float]] = {}
+        self._times: Times = {}
 
     async def take(self, column: str, action: Callable[[], Awaitable[object]]) -> None:
         """Times one action."""
         started = time.perf_counter()
         await action()
         self._times.setdefault(column, []).append(1000 * (time.perf_counter() - started))
+
+    def add(self, times: Times) -> None:
+        """Takes in times that were measured elsewhere."""
+        for column, more in times.items():
+            self._times.setdefault(column, []).extend(more)
 
     def row(self) -> dict[str, float | None]:
         """The median and the fastest of each column."""
@@ -91,7 +103,7 @@ async def measure_subprocess(figures: Figures, calls: int) -> None:
     await figures.take("call", lambda: run(sys.executable, "-c", FRESH))
 
 
-async def measure(rounds: int, calls: int, docker: str | None) -> Rows:
+async def measure(rounds: int, calls: int, docker: str | None, executor: Callable[[int], Times] | None) -> Rows:
     """All contenders, one after another in each round."""
     from g4agent_bubblewrap import BubblewrapSandbox  # here: a box, which imports this module, has it not
 
@@ -107,6 +119,8 @@ async def measure(rounds: int, calls: int, docker: str | None) -> Rows:
         for name, sandbox in sandboxes.items():
             await measure_sandbox(sandbox, table[name], calls // rounds)
         await measure_subprocess(table["subprocess.run"], calls // rounds)
+        if executor is not None:
+            table.setdefault("smolagents docker", Figures()).add(executor(calls // rounds))
     rows = {name: figures.row() for name, figures in table.items()}
     plain = rows["subprocess.run"]
     for name in sandboxes:
@@ -123,12 +137,25 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=15, help="boxes opened per backend (default: 15)")
     parser.add_argument("--calls", type=int, default=60, help="warm calls per backend (default: 60)")
     parser.add_argument("--docker", default=os.environ.get("DOCKER_HOST"), help="an engine's socket, unix://…")
+    parser.add_argument("--smolagents", action="store_true", help="measure its Docker executor, too")
     options = parser.parse_args()
-    rows = anyio.run(measure, options.rounds, max(options.calls, options.rounds), options.docker)
+    calls = max(options.calls, options.rounds)
+    packages = ("g4agent",)
+    with contextlib.ExitStack() as stack:
+        executor = None
+        if options.smolagents:
+            if not options.docker:
+                parser.error("--smolagents needs an engine: --docker")
+            from _kernel_gateway import kernel_image, measure_executor  # here: a box has no use for it, and forks it
+
+            packages += ("smolagents",)
+            stack.enter_context(kernel_image(options.docker))
+            executor = functools.partial(measure_executor, options.docker)
+        rows = anyio.run(measure, options.rounds, calls, options.docker, executor)
     ours = rows["bubblewrap"]
     targets = [("cold", COLD_MS), ("call", WARM_MS)]
     checked = tuple(Target(f"bubblewrap {name}, median ms", float(ours[name] or 0), limit) for name, limit in targets)
-    return publish(Report("Latency of a sandbox", "ms", rows, checked), options)
+    return publish(Report("Latency of a sandbox", "ms", rows, checked, packages), options)
 
 
 if __name__ == "__main__":

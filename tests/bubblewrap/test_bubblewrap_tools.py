@@ -143,6 +143,13 @@ async def test_what_waits_for_the_next_call(box: Box) -> None:
         assert (await call(box, "later", text="x")).value == "x"
 
 
+async def test_what_does_not_take_the_next_call(box: Box) -> None:
+    """A call goes to a process that takes in what is sent and never reads it, as one that was just killed does."""
+    await call(box, "later", text="x")
+    assert (await call(box, "stops_the_next")).value == 1
+    assert (await call(box, "later", text="x")).value == "x"
+
+
 async def test_flood_at_import(box: Box) -> None:
     """What a module starts while it is imported takes the supervisor's places, or stays for ever."""
     outcome = await call(box, "never", module="bomb_at_import", timeout=3)

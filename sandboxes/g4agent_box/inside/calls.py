@@ -17,7 +17,7 @@ import time
 from collections import deque
 
 from g4agent_box.inside import kernel
-from g4agent_box.inside.protocol import CHUNK, Head, send_frame
+from g4agent_box.inside.protocol import CHUNK, Head, pack_head, send_frame
 
 TYPE_CHECKING = False  # a box starts in two thirds of the time without `typing`
 if TYPE_CHECKING:
@@ -138,18 +138,38 @@ class Answer:
         send_frame(connection, self.head, *self.parts)
 
 
+def rehearse() -> None:
+    """Does, for nothing and before anybody waits for it, some of what a call will do: the first touch of a page that
+    two processes share costs microseconds, and a call touches hundreds."""
+    read_end, write_end = os.pipe()
+    ended = os.pidfd_open(os.getpid())
+    _give_order(write_end, {"env": {}, "deadline": 1.5, "limits": [None, True, 1]}, b"")
+    head, body = _take_order(read_end)
+    capture = Capture(1)
+    capture.add(body)
+    poll = select.poll()
+    poll.register(ended, select.POLLIN)
+    poll.poll(0)
+    os.close(ended)
+    resource.getrusage(resource.RUSAGE_CHILDREN)
+    pack_head({"lengths": [capture.total], "wall_seconds": time.monotonic(), **head}, len(capture.kept()))
+    _limit(resource.RLIMIT_CORE, 0)
+    kernel.set_dumpable(False)
+
+
 class Call:
     """The helper's work for one call.
 
     Making it forks the child, which then waits for its order: a helper has the next call's child ready before there is
     a call. What runs in the child, `target`, takes the order's head and body and the result pipe, and must not return.
-    `keep_out` closes in the child what only the helper may hold.
+    `keep_out` closes in the child what only the helper may hold; `prepare` is done while it waits.
     """
 
     def __init__(
         self,
         target: Callable[[Head, bytes, int], object],
         keep_out: Callable[[], None],
+        prepare: Callable[[], None] = rehearse,
     ) -> None:
         order_read, self._order = os.pipe()
         stdin_read, self._stdin = os.pipe()
@@ -161,12 +181,14 @@ class Call:
         self._patience: float | None = None
         self._last_output = 0.0
         self._peak = 0
+        self.began = True
+        """Whether the child that ended had taken its order."""
         self._child = os.fork()
         if self._child == 0:
             for fd in (*self._read_ends, self._stdin, self._order):
                 os.close(fd)
             keep_out()
-            rehearse()
+            prepare()
             head, body = _take_order(order_read)
             _become_child(CallLimits(**head["limits"]), stdin_read, pipes[0][1], pipes[1][1])
             target(head, body, pipes[2][1])
@@ -175,10 +197,6 @@ class Call:
         for read_end, write_end in pipes:
             os.close(write_end)
             os.set_blocking(read_end, False)
-
-    def waits(self) -> bool:
-        """Whether the child, which has no order yet, lives: a tool of another call may have killed it."""
-        return os.waitid(os.P_PID, self._child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
     def drop(self) -> None:
         """Lets the child go, which has no order, and waits for its end."""
@@ -260,6 +278,8 @@ class Call:
             os.close(ended)
 
     def _wait(self) -> int:
+        # with its order, a child has left this process's session for one of its own (`_become_child`)
+        self.began = os.getsid(self._child) == self._child
         _, status, used = os.wait4(self._child, 0)
         self._peak = used.ru_maxrss
         return status
@@ -280,11 +300,13 @@ class Call:
         return True
 
 
-def rehearse() -> None:
-    """Does, for nothing and before anybody waits for it, some of what a call will do: the first touch of a page that
-    two processes share costs microseconds, and a call touches hundreds."""
-    json.loads(json.dumps({"env": {}, "deadline": 1.5, "limits": [None, True, 1]}))
-    Capture(1).add(b"")
+def run_call(call: Call, fork_another: Callable[[], Call], limits: CallLimits, deadline: float, order: Order) -> Answer:
+    """Runs a call to its end; with another child, where a tool of an earlier call has killed the one that waited, at
+    whatever moment before it took its order."""
+    answer = call.run(limits, deadline, order)
+    if call.began or answer.head["timed_out"] or answer.head["idle"]:
+        return answer
+    return fork_another().run(limits, deadline, order)
 
 
 def _give_order(fd: int, head: Head, body: bytes) -> None:
@@ -342,6 +364,12 @@ def fail_to_start(name: str, error: Exception, code: int) -> NoReturn:
     """Ends the child as if the command had ended with `code`."""
     os.write(2, f"{name}: {error}\n".encode(errors="surrogateescape"))
     os._exit(code)
+
+
+def close_all(*sockets: socket.socket) -> None:
+    """Closes sockets, in a fork that must not hold them."""
+    for each in sockets:
+        each.close()
 
 
 def fork_and_run(work: Callable[[], None]) -> int:

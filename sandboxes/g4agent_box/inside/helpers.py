@@ -15,21 +15,48 @@ import os
 import socket
 
 from g4agent_box.inside import kernel
-from g4agent_box.inside.calls import Call, CallLimits, Order, run_command
-from g4agent_box.inside.protocol import READY, Head, receive_exactly, receive_head, receive_packet, send_at_once
+from g4agent_box.inside.calls import Call, CallLimits, Order, close_all, run_call, run_command
+from g4agent_box.inside.protocol import (
+    READY,
+    TAKEN,
+    Head,
+    receive_exactly,
+    receive_head,
+    receive_packet,
+    send_at_once,
+)
 
 KEPT_IDLE = 1
 """Helpers that stay after commands at the same time."""
 
 
+class Request:
+    """A command on its way to a helper."""
+
+    def __init__(self, number: int, packet: Head, connection: socket.socket) -> None:
+        self.number = number
+        self.packet = packet
+        self.connection = connection
+        """A copy, closed when a helper has taken the request, or never will."""
+
+
 class Helper:
     """A helper, as the supervisor holds it."""
 
-    def __init__(self, pid: int, link: socket.socket, request: int) -> None:
+    def __init__(self, pid: int, link: socket.socket) -> None:
         self.pid = pid
         self.link = link
-        self.request: int | None = request
+        self.request: int | None = None
         """What it serves; None: it waits."""
+        self.untaken: Request | None = None
+        """What was sent to it, until it has it: a process that was killed takes in what is sent until it is gone."""
+
+    def give(self, request: Request) -> bool:
+        """Hands it a request; False where it is dead."""
+        if not send_at_once(self.link, request.packet, request.connection.fileno()):
+            return False
+        self.request, self.untaken = request.number, request
+        return True
 
 
 class Pool:
@@ -37,45 +64,41 @@ class Pool:
 
     def __init__(self) -> None:
         self.helpers: list[Helper] = []
-        self.processes: set[int] = set()
-        """Of the helpers, and of those that were let go of and may still be sending an answer."""
 
     def add(self, helper: Helper) -> None:
         """Takes in a helper."""
         self.helpers.append(helper)
-        self.processes.add(helper.pid)
 
-    def give(self, request: int, packet: Head, connection: socket.socket) -> bool:
+    def give(self, request: Request) -> bool:
         """Hands a request to a helper that waits; False where there is none."""
         for helper in [each for each in self.helpers if each.request is None]:
-            if send_at_once(helper.link, packet, connection.fileno()):
-                helper.request = request
+            if helper.give(request):
                 return True
             self.drop(helper)
         return False
 
-    def hear(self, helper: Helper) -> None:
-        """A helper waits again, or is dead."""
+    def hear(self, helper: Helper) -> Request | None:
+        """A helper has taken its request, waits again, or is dead; gives a request that it died without having."""
         try:
-            alive = bool(helper.link.recv(64))
+            word = helper.link.recv(64)
         except OSError:
-            alive = False
+            word = b""
+        untaken, helper.untaken = helper.untaken, None
+        if word == TAKEN:
+            if untaken is not None:
+                untaken.connection.close()
+            return None
         helper.request = None
-        if not alive or sum(each.request is None for each in self.helpers) > KEPT_IDLE:
+        if not word or sum(each.request is None for each in self.helpers) > KEPT_IDLE:
             self.drop(helper)
+        return untaken
 
     def drop(self, helper: Helper) -> None:
         """Forgets a helper, which ends if it is not dead already."""
         helper.link.close()
+        if helper.untaken is not None:
+            helper.untaken.connection.close()
         self.helpers = [each for each in self.helpers if each is not helper]
-
-    def bury(self, pid: int) -> bool:
-        """Takes note of a process that has ended; False where it was no helper."""
-        for helper in [each for each in self.helpers if each.pid == pid]:
-            self.drop(helper)
-        known = pid in self.processes
-        self.processes.discard(pid)
-        return known
 
 
 def serve_commands(link: socket.socket, workspace: str) -> None:
@@ -91,20 +114,19 @@ def serve_commands(link: socket.socket, workspace: str) -> None:
         if received is None:
             call.drop()
             return
+        link.send(TAKEN)
         packet, fds = received
         with socket.socket(fileno=fds[0]) as connection, contextlib.suppress(ConnectionError):
-            if not call.waits():
-                call.drop()
-                call = Call(target, lambda: _close(link, connection))
             head, length = receive_head(connection)
             head["env"] = dict(os.environ) | head["env"]
             head["cwd"] = os.path.join(workspace, head["cwd"])
             order = Order(head, stdin=receive_exactly(connection, length))
-            answer = call.run(CallLimits(**packet["limits"]), packet["deadline"], order)
+            answer = run_call(
+                call,
+                lambda: Call(target, lambda: close_all(link, connection)),
+                CallLimits(**packet["limits"]),
+                packet["deadline"],
+                order,
+            )
             link.send(READY)  # first: the host's next request, which the answer brings on, finds this helper free
             answer.send(connection)
-
-
-def _close(*sockets: socket.socket) -> None:
-    for each in sockets:
-        each.close()

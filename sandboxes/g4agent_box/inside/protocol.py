@@ -29,6 +29,8 @@ TO_THE_END = (1 << 64) - 1
 """As the length of the raw bytes: whatever comes until the end of the connection."""
 MAX_HEAD = 64 * 1024 * 1024
 READY = b"ready"
+TAKEN = b"taken"
+"""What a helper says when it has a request, before it does anything for it: until then, another may serve it."""
 MAX_PACKET = 128 * 1024
 CHUNK = 256 * 1024
 

@@ -20,9 +20,19 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from g4agent_box.inside import kernel
-from g4agent_box.inside.calls import Call, CallLimits, Order, fork_and_run, prefer_as_victim, rehearse
+from g4agent_box.inside.calls import (
+    Call,
+    CallLimits,
+    Order,
+    close_all,
+    fork_and_run,
+    prefer_as_victim,
+    rehearse,
+    run_call,
+)
 from g4agent_box.inside.protocol import (
     READY,
+    TAKEN,
     Head,
     receive_exactly,
     receive_head,
@@ -36,6 +46,10 @@ if TYPE_CHECKING:
 
 MAX_TRACEBACK = 8000
 """Characters of a traceback that are handed out; its end is kept."""
+TAKE_PATIENCE = 1.0
+"""Seconds in which a helper must have taken a call; a stopped one does not."""
+TRIES = 3
+"""Helpers that may die one after another without having taken a call."""
 FORK_SERVER_SCORE = 500
 """A fork server dies of memory shortage after the calls and before the supervisor."""
 
@@ -67,8 +81,9 @@ class Loader:
         """Forks a fork server for each packet, which brings the server's own link, until this link ends."""
         import jsonschema  # noqa: F401 - validation imports it at the first call
 
-        import g4agent.tools  # noqa: F401
+        from g4agent.tools import tool
 
+        self._own_tool = tool(effect="pure")(_echo)
         gc.freeze()
         reap_in_background(self._servers)
         self._link.send(READY)
@@ -81,7 +96,8 @@ class Loader:
         self._link.close()
         os.chdir(self._workspace)
         name = ToolName(packet["module"], packet["attribute"], packet["file"])
-        ForkServer(link, name, self._python_paths, CallLimits(**packet["limits"])).serve()
+        limits = CallLimits(**packet["limits"])
+        ForkServer(link, name, self._own_tool, self._python_paths, limits).serve()
 
 
 class Spare(NamedTuple):
@@ -91,10 +107,19 @@ class Spare(NamedTuple):
     link: socket.socket
 
     def take(self, packet: Head, connection: socket.socket) -> bool:
-        """Hands it a call; False where it is dead."""
+        """Hands it a call; False where it died without having taken it, and so without having done anything for it.
+
+        That it could be sent says nothing: a process that was killed takes in what is sent until it is gone.
+        """
         with self.link, contextlib.suppress(OSError):
             send_packet(self.link, packet, connection.fileno())
-            return True
+            self.link.settimeout(TAKE_PATIENCE)
+            try:
+                return self.link.recv(64) == TAKEN
+            except TimeoutError:
+                os.kill(self.pid, signal.SIGKILL)  # its link has not ended, so this is still its number
+            self.link.settimeout(None)
+            return self.link.recv(64) == TAKEN
         return False
 
 
@@ -104,9 +129,13 @@ class ForkServer:
     Two forks of a process with many pages take most of a call's time, so those for the next call are made ahead.
     """
 
-    def __init__(self, link: socket.socket, name: ToolName, python_paths: list[str], limits: CallLimits) -> None:
+    def __init__(
+        self, link: socket.socket, name: ToolName, own_tool: Tool, python_paths: list[str], limits: CallLimits
+    ) -> None:
         self._link = link
         self._name = name
+        self._own_tool = own_tool
+        """To rehearse calls with."""
         self._helpers: set[int] = set()
         self._warm: set[str] = set()
         self._spare: Spare | None = None
@@ -146,10 +175,12 @@ class ForkServer:
             with contextlib.suppress(Exception):  # what is wrong here, the call itself will meet and report
                 self._name.load().bind({})  # builds the validator, which every later fork then has
             self._drop_spare()
-        spare, self._spare = self._spare, None
-        if spare is None or not spare.take(packet, connection):
+        waiting, self._spare = self._spare, None
+        spare = waiting or self._fork_spare(connection)
+        for _ in range(TRIES):
+            if spare.take(packet, connection):
+                break
             spare = self._fork_spare(connection)
-            spare.take(packet, connection)
         send_packet(self._link, {"id": packet["id"], "pid": spare.pid})
 
     def _fork_spare(self, *inherited: socket.socket) -> Spare:
@@ -160,17 +191,27 @@ class ForkServer:
             for each in (self._link, ours, *inherited):
                 each.close()
             kernel.become_subreaper()
-            call = Call(lambda head, body, result: _run_tool(self._name, head, body, result), theirs.close)
+
+            def fork_child(*kept_out: socket.socket) -> Call:
+                return Call(
+                    lambda head, body, result: _run_tool(self._name, head, body, result),
+                    lambda: close_all(*kept_out),
+                    self._rehearse_call,
+                )
+
+            call = fork_child(theirs)
             rehearse()
             received = receive_packet(theirs)
-            theirs.close()
             if received is None:
                 return
+            theirs.send(TAKEN)
+            theirs.close()
             packet, fds = received
             with socket.socket(fileno=fds[0]) as connection:
                 head, body_length = receive_head(connection)
                 order = Order({"attribute": packet["attribute"], **head}, receive_exactly(connection, body_length))
-                call.run(CallLimits(**packet["limits"]), packet["deadline"], order).send(connection)
+                limits = CallLimits(**packet["limits"])
+                run_call(call, lambda: fork_child(connection), limits, packet["deadline"], order).send(connection)
 
         with theirs:
             try:
@@ -180,6 +221,13 @@ class ForkServer:
                 raise
         self._helpers.add(pid)
         return Spare(pid, ours)
+
+    def _rehearse_call(self) -> None:
+        """In the child, while it waits. No code of the tool runs: only its name is looked up."""
+        rehearse()
+        with contextlib.suppress(Exception):  # which the call will meet, and report
+            self._name.load()
+        json.dumps({"value": self._own_tool.invoke_sync(json.loads('{"text": ""}'))})
 
     def _drop_spare(self) -> None:
         if self._spare is not None:
@@ -197,6 +245,15 @@ def reap_in_background(children: set[int]) -> None:
                     children.discard(pid)
 
     signal.signal(signal.SIGCHLD, reap)
+
+
+def _echo(text: str) -> str:
+    """Gives a text back.
+
+    Args:
+        text: Any.
+    """
+    return text
 
 
 def _load_failure(name: ToolName) -> Head | None:

@@ -17,8 +17,12 @@ import time
 from g4agent_box.inside import kernel
 from g4agent_box.inside.calls import CallLimits, fork_and_run
 from g4agent_box.inside.forward import forward, listen
-from g4agent_box.inside.helpers import Helper, Pool, serve_commands
+from g4agent_box.inside.helpers import Helper, Pool, Request, serve_commands
 from g4agent_box.inside.protocol import READY, Head, receive_packet, send_at_once
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FORK_SERVER_PLACES = 32
 """Of the 64 places that the control group keeps for the box's own processes, those that a module's import can take."""
@@ -66,6 +70,8 @@ class Supervisor:
         self._python_paths: list[str] = config["python_paths"]
         self._limits: Head = config["limits"]
         sys.path[len(sys.path) :] = config["sys_path"]
+        self._children: set[int] = set()
+        """Of this process's forks, those that it has not waited for: one that is dying has closed its link already."""
         self._file_helpers: dict[int, int] = {}
         """Request → process."""
         self._commands = Pool()
@@ -102,7 +108,10 @@ class Supervisor:
             for fd in ready & servers.keys():
                 self._hear(servers[fd])
             for fd in ready & helpers.keys():
-                self._commands.hear(helpers[fd])
+                untaken = self._commands.hear(helpers[fd])
+                if untaken is not None:
+                    with untaken.connection, contextlib.suppress(BlockingIOError):
+                        self._give(untaken)
             if loading in ready:
                 self._hear_loading()
             if self._wake_read in ready:
@@ -123,7 +132,12 @@ class Supervisor:
         self._forwarder = 0
         if self._listeners:
             with contextlib.suppress(BlockingIOError):  # no room for a fork: at the next end of a process
-                self._forwarder = fork_and_run(work)
+                self._forwarder = self._fork(work)
+
+    def _fork(self, work: Callable[[], None]) -> int:
+        pid = fork_and_run(work)
+        self._children.add(pid)
+        return pid
 
     def _serve_request(self) -> bool:
         received = receive_packet(self._control)
@@ -148,7 +162,11 @@ class Supervisor:
     def _exec(self, packet: Head, connection: socket.socket) -> None:
         """Hands a command to a helper, which is forked where none waits."""
         order = {"limits": self._call_limits().as_dict(), "deadline": _deadline(packet)}
-        if self._commands.give(packet["id"], order, connection):
+        self._give(Request(packet["id"], order, connection))
+
+    def _give(self, request: Request) -> None:
+        request = Request(request.number, request.packet, request.connection.dup())
+        if self._commands.give(request):
             return
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
@@ -158,12 +176,13 @@ class Supervisor:
 
         with theirs:
             try:
-                pid = fork_and_run(work)
+                pid = self._fork(work)
             except BlockingIOError:
                 ours.close()
                 raise
-        send_at_once(ours, order, connection.fileno())
-        self._commands.add(Helper(pid, ours, packet["id"]))
+        helper = Helper(pid, ours)
+        helper.give(request)
+        self._commands.add(helper)
 
     def _file_work(self, connection: socket.socket) -> int:
         """Forks a helper that reads or writes files of the workspace."""
@@ -174,7 +193,7 @@ class Supervisor:
             kernel.become_user(self._limits["user"])
             Workspace(connection, self._workspace).serve()
 
-        return fork_and_run(work)
+        return self._fork(work)
 
     def _load(self) -> Loading:
         """The loader, started where it does not run."""
@@ -189,7 +208,7 @@ class Supervisor:
 
             with theirs:
                 try:
-                    pid = fork_and_run(work)
+                    pid = self._fork(work)
                 except BlockingIOError:
                     ours.close()
                     raise
@@ -295,10 +314,9 @@ class Supervisor:
         self._end_orphans()
 
     def _end_orphans(self) -> None:
-        """Kills children that were not forked here: their helper or fork server died without clearing up."""
-        own = {self._forwarder, *self._file_helpers.values(), *self._commands.processes}
-        own |= {each.pid for each in self._all_servers()}
-        own |= set() if self._loading is None else {self._loading.pid}
+        """Kills children that were not forked here: their helper or fork server died without clearing up. A dying child
+        of its own is left alone, as it may still be the parent of what goes on, such as the fork servers."""
+        own = self._children | {each.pid for each in self._all_servers()}
         while orphans := kernel.children(os.getpid()) - own:
             kernel.kill_descendants(orphans, including_roots=True)
             self._reap()
@@ -309,8 +327,8 @@ class Supervisor:
         with contextlib.suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 pid, status = ended
-                known = self._commands.bury(pid) or pid == self._forwarder or pid in self._file_helpers.values()
-                orphans |= bool(status) or not known
+                orphans |= bool(status) or pid not in self._children
+                self._children.discard(pid)
                 self._file_helpers = {id: helper for id, helper in self._file_helpers.items() if helper != pid}
                 if pid == self._forwarder:
                     self._forwarder = 0
