@@ -24,6 +24,8 @@ from transformers import (
     PreTrainedModel,
 )
 
+from g4agent.gemma4.tokens import VIDEO
+
 VARIANTS = ("E2B", "E4B", "12B", "26B-A4B", "31B")
 VOCABULARY = 420
 WINDOW = 16
@@ -113,12 +115,29 @@ def text_model(variant: str) -> PreTrainedModel:
     return randomise(kind(config))
 
 
-def multimodal_model(variant: str) -> PreTrainedModel:
+IMAGE_VOCABULARY = VIDEO + 1
+"""So many that the tokens around an image have their official ids."""
+SEEING: dict[str, dict[str, Any]] = {
+    "E2B": {"layer_types": pattern(4, 2), "num_kv_shared_layers": 5, "vocab_size_per_layer_input": IMAGE_VOCABULARY},
+    "E4B": {"layer_types": pattern(5, 2), "num_kv_shared_layers": 6, "vocab_size_per_layer_input": IMAGE_VOCABULARY},
+    "12B": {"layer_types": pattern(2, 2)},
+    "26B-A4B": {"layer_types": pattern(2, 2)},
+    "31B": {"layer_types": pattern(2, 2)},
+}
+"""With a window that is shorter than an image in some places and longer in others."""
+
+
+def seeing_model(variant: str) -> PreTrainedModel:
+    """A random model of an official variant whose vocabulary has the tokens of images."""
+    return multimodal_model(variant, vocab_size=IMAGE_VOCABULARY, sliding_window=64, **SEEING[variant])
+
+
+def multimodal_model(variant: str, **changes: Any) -> PreTrainedModel:
     """The same with a tiny vision part, as the official checkpoints are saved."""
     torch.manual_seed(0)
-    text = text_config(variant)
+    text = text_config(variant, **changes)
     if variant == "12B":
-        unified_vision = Gemma4UnifiedVisionConfig(mm_embed_dim=32, output_proj_dims=32, mm_posemb_size=16)
+        unified_vision = Gemma4UnifiedVisionConfig(mm_embed_dim=32, output_proj_dims=32, mm_posemb_size=64)
         audio = Gemma4UnifiedAudioConfig(audio_embed_dim=16)
         whole = Gemma4UnifiedConfig(text_config=text, vision_config=unified_vision, audio_config=audio)
         return randomise(Gemma4UnifiedForConditionalGeneration(whole))
