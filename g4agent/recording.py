@@ -11,6 +11,8 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+import anyio.to_thread
+
 from g4agent.events import PagesLost
 from g4agent.ports.runtime import (
     ChatRuntime,
@@ -66,6 +68,11 @@ class RecordingEngine:
     async def show(self, images: Iterable[Image]) -> None:
         if isinstance(self._engine, ImageEngine):
             await self._engine.show(images)
+
+    async def show_stored(self, store: Store, session_id: str) -> None:
+        """Has the engine know the images of a stored session."""
+        images = await anyio.to_thread.run_sync(store.images, session_id)
+        await self.show(each.image for step in images.values() for each in step)
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[SampledToken, None]:
         stored, self._stored = self._stored, None

@@ -13,7 +13,7 @@ from g4agent.gemma4 import render
 from g4agent.gemma4.soft_tokens import image_block
 from g4agent.gemma4.tokens import Segment
 from g4agent.image import Image, ImagesOfCalls, Prompt, parts_of
-from g4agent.messages import ToolError, ToolResult
+from g4agent.messages import ToolResult
 from g4agent.ports.runtime import ImageEngine, TokenEngine
 
 Blocks: TypeAlias = list[tuple[Image, list[Segment]]]
@@ -41,14 +41,15 @@ class Pictures:
     async def decoded(
         self, results: Sequence[ToolResult], images: ImagesOfCalls | None
     ) -> tuple[list[ToolResult], list[Blocks]]:
-        """The results, with an error in the place of one that has a damaged image; and the images of each."""
-        sound, blocks = list(results), [Blocks() for _ in results]
+        """The results, with a note in one that has a damaged image; and the sound images of each."""
+        noted, blocks = list(results), [Blocks() for _ in results]
         for index, result in enumerate(results if images else ()):
-            try:
-                blocks[index] = [(image, await self._block(image)) for image in (images or {}).get(result.call_id, ())]
-            except ImageError as problem:
-                sound[index] = replace(result, value=None, error=ToolError("exception", problem.message))
-        return sound, blocks
+            for image in (images or {}).get(result.call_id, ()):
+                try:
+                    blocks[index].append((image, await self._block(image)))
+                except ImageError as problem:
+                    noted[index] = replace(result, value={**noted[index].response(), "note": problem.message})
+        return noted, blocks
 
     async def fitting(self, blocks: Sequence[Blocks], room: int) -> list[list[Segment]]:
         """Of each result's images those that fit into so many tokens, in order; the engine then knows them."""

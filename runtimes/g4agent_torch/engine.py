@@ -107,7 +107,7 @@ class TorchEngine:
                 hint="Start a new session, shorten the input, or load the model with a larger context_length.",
             )
         vocabulary = range(self._decoder.vocab_size)
-        if unknown := [id for id in ids if id not in vocabulary and not (self._images and is_soft(id))]:
+        if unknown := [id for id in ids if id not in vocabulary and not (self._vision and is_soft(id))]:
             raise ConversationError(f"Token ids {unknown[:5]} are not in the model's {len(vocabulary)} tokens.")
         self._tokens.extend(ids)
 
@@ -244,12 +244,16 @@ class TorchEngine:
 
     def _vectors(self, start: int, stop: int) -> list[tuple[int, Tensor]]:
         """The images of a pass: where each begins, and its vectors."""
-        if self._vision is None or not self._images:
+        if self._vision is None:
             return []
         found = []
         for at, end in blocks(self._tokens, start, stop):
-            vectors = self._vision.vectors(self._images[key_at(self._tokens, at)])
-            found.append((at - start, vectors[: end - at]))
+            image = self._images.get(key_at(self._tokens, at))
+            if image is None or len(vectors := self._vision.vectors(image)) != end - at:
+                raise ConversationError(
+                    f"The soft tokens from {at} to {end} are of no image that was shown.", hint="Call `show` first."
+                )
+            found.append((at - start, vectors))
         return found
 
     def _forward(self, start: int, stop: int, *, want_logits: bool) -> None:

@@ -218,8 +218,9 @@ async def test_output_is_shaped_and_in_order(run: Run) -> None:
 async def test_a_plot_becomes_a_file(run: Run, box: Box) -> None:
     """The model cannot see it and must know, but can say where it is; it is drawn once."""
     got = await run("import matplotlib.pyplot as plt\nfig, ax = plt.subplots()\nax.plot([1, 2])\nplt.show()")
-    assert got == {"plots": ["plots/call-1-1.png"], "note": "plots are saved as files; pictures cannot be shown to you"}
-    assert (await box.read_file("plots/call-1-1.png")).startswith(b"\x89PNG")
+    file = await box.read_file("plots/call-1-1.png")
+    assert file.startswith(b"\x89PNG")
+    assert got == {"plots": [{"image": "plots/call-1-1.png", "media_type": "image/png", "bytes": len(file)}]}
     assert await run("len(ax.lines)") == {"result": "1"}
 
 
