@@ -57,7 +57,7 @@ class Vision:
 
     def soft_tokens(self, image: Image) -> int:
         """Vectors that an image becomes. Raises ImageError where it cannot be decoded."""
-        return int(self._processed(image)["num_soft_tokens_per_image"][0])
+        return int(self.processed(image)["num_soft_tokens_per_image"][0])
 
     def vectors(self, image: Image) -> Tensor:
         """[soft tokens, hidden], on the device."""
@@ -65,7 +65,7 @@ class Vision:
             if image.key in self._vectors:
                 self._vectors.move_to_end(image.key)
                 return self._vectors[image.key]
-        inputs = self._processed(image)
+        inputs = self.processed(image)
         features = self._model.get_image_features(
             inputs["pixel_values"].to(self._device), inputs["image_position_ids"].to(self._device), return_dict=True
         )
@@ -76,7 +76,7 @@ class Vision:
                 self._vectors.popitem(last=False)
         return vectors
 
-    def _processed(self, image: Image) -> Any:
+    def processed(self, image: Image) -> Any:
         """Patches and their places, as the image processor gives them."""
         import PIL.Image
         import PIL.ImageOps

@@ -89,6 +89,9 @@ SPECIFIC: dict[str, dict[str, Any]] = {
 SPECIFIC["two layers"] = SPECIFIC["31B"] | {"layer_types": pattern(1, 1)}
 """For tests that need many tokens more than they need layers."""
 
+SPECIFIC["wide heads"] = SPECIFIC["31B"] | {"global_head_dim": 128}
+"""For the compressed cache, which wants heads of such sizes."""
+
 
 def text_config(variant: str, **changes: Any) -> Any:
     """The scaled-down text configuration of an official variant."""
@@ -123,6 +126,7 @@ SEEING: dict[str, dict[str, Any]] = {
     "12B": {"layer_types": pattern(2, 2)},
     "26B-A4B": {"layer_types": pattern(2, 2)},
     "31B": {"layer_types": pattern(2, 2)},
+    "wide heads": {"layer_types": pattern(2, 1)},
 }
 """With a window that is shorter than an image in some places and longer in others."""
 

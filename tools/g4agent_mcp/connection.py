@@ -100,8 +100,8 @@ class Connection:
             self._tools = tuple(self._native(listed))
         return self._tools
 
-    async def call(self, name: str, arguments: Mapping[str, Any]) -> JsonValue:
-        """Calls a tool by the server's own name. Cancelling tells the server, and does not wait for it.
+    async def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        """Calls a tool by the server's own name; gives what `native_result` does. Cancelling tells the server, and does not wait for it.
 
         Raises:
             McpToolError: The server says that the call failed.
@@ -116,7 +116,7 @@ class Connection:
         finally:
             future.cancel()
 
-    async def _call(self, link: _Link, name: str, arguments: dict[str, Any]) -> JsonValue:
+    async def _call(self, link: _Link, name: str, arguments: dict[str, Any]) -> Any:
         try:
             result = await link.client.call_tool(name, arguments)
         except MCPError as error:
