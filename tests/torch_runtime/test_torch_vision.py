@@ -1,4 +1,4 @@
-"""Images in the embedded engine: what is computed equals transformers' own model, however it is cut, kept and resumed."""
+"""Images in the embedded engine: it computes what transformers' own model does, however they are cut and kept."""
 
 from __future__ import annotations
 
