@@ -15,7 +15,7 @@ from g4agent.errors import ImageError
 from g4agent.gemma4.soft_tokens import SPELLED
 from g4agent.image import Image, ImageKey
 
-MAX_PIXELS: Final = 100_000_000
+MAX_PIXELS: Final = 80_000_000
 """Of an image: a small file can hold an enormous picture."""
 KEPT: Final = 8
 """Images whose vectors are kept for the next session or pass that shows them."""
@@ -45,6 +45,7 @@ class Vision:
             size, pooled = size * pooled, 1
         self._processor: Any = Gemma4ImageProcessorPil(patch_size=size, pooling_kernel_size=pooled)
         self._lock = threading.Lock()
+        self._counts: dict[ImageKey, int] = {}
         self._vectors: OrderedDict[ImageKey, Tensor] = OrderedDict()
 
     @classmethod
@@ -57,7 +58,9 @@ class Vision:
 
     def soft_tokens(self, image: Image) -> int:
         """Vectors that an image becomes. Raises ImageError where it cannot be decoded."""
-        return int(self.processed(image)["num_soft_tokens_per_image"][0])
+        if image.key not in self._counts:
+            self._counts[image.key] = int(self.processed(image)["num_soft_tokens_per_image"][0])
+        return self._counts[image.key]
 
     def vectors(self, image: Image) -> Tensor:
         """[soft tokens, hidden], on the device."""
@@ -85,8 +88,7 @@ class Vision:
             with PIL.Image.open(io.BytesIO(image.data)) as opened:
                 if opened.width * opened.height > MAX_PIXELS:
                     raise ImageError(
-                        f"The image {image.name} has {opened.width} × {opened.height} pixels, more than "
-                        f"{MAX_PIXELS:,}.",
+                        f"The image {image.name} has {opened.width} × {opened.height} pixels: too many.",
                         hint="Make it smaller.",
                     )
                 upright = PIL.ImageOps.exif_transpose(opened).convert("RGB")

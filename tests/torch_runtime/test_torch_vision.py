@@ -206,6 +206,11 @@ async def test_damaged_pictures_are_refused(seeing: Seeing) -> None:
     for data in (FIRST.data[:200], b"\xff\xd8\xff nothing", b"GIF89a"):
         with pytest.raises(ImageError, match="cannot be decoded"):
             runtime.soft_tokens(Image(data, name="x"))
+    file = io.BytesIO()
+    PIL.Image.new("1", (12_000, 12_000)).save(file, "png")
+    assert len(file.getvalue()) < 50_000
+    with pytest.raises(ImageError, match="12000 × 12000 pixels: too many"):
+        runtime.soft_tokens(Image(file.getvalue()))
 
 
 class Processor(Gemma4Processor):  # type: ignore[misc]
