@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from g4agent.budget import Budget
     from g4agent.call_keys import call_key
     from g4agent.errors import G4AgentError
+    from g4agent.image import Image
     from g4agent.policy import Policy, Rule
     from g4agent.ports.runtime import CallRules, Sampling
     from g4agent.ports.sandbox import Limits
@@ -29,6 +30,7 @@ _HOMES = {
     "Budget": "g4agent.budget",
     "CallRules": "g4agent.ports.runtime",
     "G4AgentError": "g4agent.errors",
+    "Image": "g4agent.image",
     "Limits": "g4agent.ports.sandbox",
     "Outcome": "g4agent.verdict",
     "Policy": "g4agent.policy",
@@ -50,6 +52,7 @@ __all__ = [
     "Budget",
     "CallRules",
     "G4AgentError",
+    "Image",
     "Limits",
     "Outcome",
     "Policy",

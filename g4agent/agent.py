@@ -23,16 +23,10 @@ from g4agent.egress.destinations import parse_destinations
 from g4agent.errors import ConfigError
 from g4agent.events import Event
 from g4agent.folder_workspace import folder_workspace
+from g4agent.image import Prompt
 from g4agent.permission import Permissions
 from g4agent.policy import Approve, Policy
-from g4agent.ports.runtime import (
-    CallRules,
-    ChatRuntime,
-    Conversation,
-    ConversationSetup,
-    Sampling,
-    TokenRuntime,
-)
+from g4agent.ports.runtime import CallRules, ChatRuntime, Conversation, ConversationSetup, Sampling, TokenRuntime
 from g4agent.ports.sandbox import LimitName, Limits, Sandbox
 from g4agent.recording import open_conversation
 from g4agent.secrets import Secrets, SecretSource
@@ -115,18 +109,18 @@ class Agent:
 
     # Runs -------------------------------------------------------------------------------------------------------------
 
-    async def run(self, prompt: str) -> RunResult:
-        """Runs one prompt in a new session, to its end."""
+    async def run(self, prompt: Prompt) -> RunResult:
+        """Runs one prompt, of text or of texts and images, in a new session, to its end."""
         async with self.session() as session:
             return await session.run(prompt)
 
-    async def stream(self, prompt: str) -> AsyncGenerator[Event, None]:
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[Event, None]:
         """Like `run`, yielding everything that happens."""
         async with self.session() as session, aclosing(session.stream(prompt)) as events:
             async for event in events:
                 yield event
 
-    async def resume(self, session_id: str, prompt: str | None = None) -> RunResult:
+    async def resume(self, session_id: str, prompt: Prompt | None = None) -> RunResult:
         """Takes up a stored session: with a prompt for a new turn, without to go on with an interrupted one."""
         async with self.session(session_id) as session:
             return await session.run(prompt)
@@ -159,11 +153,11 @@ class Agent:
         setup = replace(self._setup(), system=stored.system, thinking=stored.thinking)
         return await replay(runtime, store, stored.id, setup, sampling or stored.sampling, self.context)
 
-    def run_sync(self, prompt: str) -> RunResult:
+    def run_sync(self, prompt: Prompt) -> RunResult:
         """`run` for code that is not async."""
         return anyio.run(self.run, prompt)
 
-    def stream_sync(self, prompt: str) -> Iterator[Event]:
+    def stream_sync(self, prompt: Prompt) -> Iterator[Event]:
         """`stream` for code that is not async."""
         from anyio.from_thread import start_blocking_portal
 
@@ -200,6 +194,8 @@ class Agent:
         try:
             session = await self._open_session(session_id, runtime, conversation)
             session.recorder, session.secrets = recorder, secrets
+            if recorder is not None and session_id is not None and runtime.info.sees_images:
+                await recorder.show_stored(await self._require_store(), session.id)
             if telemetry is not None:
                 session.trace = telemetry.trace(session, runtime, self.name, self._system())
         except BaseException:

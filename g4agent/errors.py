@@ -37,6 +37,10 @@ class ToolResultError(G4AgentError):
     """A tool returned something that JSON cannot express."""
 
 
+class ImageError(G4AgentError):
+    """An image cannot be used: it is none, is damaged or too large, or the model sees none."""
+
+
 class ConversationError(G4AgentError):
     """The conversation was driven in an order that the native protocol does not allow."""
 

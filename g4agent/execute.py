@@ -12,6 +12,7 @@ import anyio
 
 from g4agent.call_keys import VARIABLE, keyed
 from g4agent.errors import BoxClosedError
+from g4agent.image import Image
 from g4agent.messages import JsonValue, ToolCall, ToolError, ToolResult
 from g4agent.ports.sandbox import Box, ExecResult, PythonCall
 from g4agent.secrets import Secrets
@@ -34,6 +35,8 @@ class Execution:
     output: str = ""
     """What a Python tool printed. The model does not see it."""
     degraded: tuple[str, ...] = ()
+    images: tuple[Image, ...] = ()
+    """Those in the result, which itself only describes them."""
 
 
 def refused(call: ToolCall, error: ToolError) -> Execution:
@@ -75,6 +78,7 @@ async def execute(call: ToolCall, tool: Tool, box: Box | None, timeout: float, s
         time.monotonic() - clock,
         secrets.mask(outcome.output),
         outcome.degraded,
+        outcome.images,
     )
 
 
@@ -100,12 +104,15 @@ class _Outcome:
     error: ToolError | None = None
     output: str = ""
     degraded: tuple[str, ...] = ()
+    images: tuple[Image, ...] = ()
 
 
 async def _on_host(call: ToolCall, tool: Tool, timeout: float) -> _Outcome:
     with anyio.move_on_after(timeout) as scope:
         try:
-            return _Outcome(await tool.invoke(call.arguments))
+            images: list[Image] = []
+            value = await tool.invoke(call.arguments, images)
+            return _Outcome(value, images=tuple(images))
         except Exception as problem:
             detail = "".join(traceback.format_exception(problem, limit=-8))
             return _Outcome(error=ToolError("exception", f"{type(problem).__name__}: {problem}", detail))
@@ -120,7 +127,7 @@ async def _python_in_box(
     outcome = await box.call(request, timeout=timeout)
     printed = _decode(outcome.process.stdout, outcome.process.omitted_stdout)
     printed += _decode(outcome.process.stderr, outcome.process.omitted_stderr)
-    return _Outcome(outcome.value, outcome.error, printed, outcome.process.degraded)
+    return _Outcome(outcome.value, outcome.error, printed, outcome.process.degraded, outcome.images)
 
 
 def _command_outcome(done: ExecResult, timeout: float, secrets: Secrets) -> _Outcome:

@@ -325,7 +325,9 @@ async def checkpoint(session: Session, turn: Turn, step: Step) -> None:
     results = [execution.result for execution in step.executions.values()]
     if results:
         before = session.conversation.usage
-        seen = session.window.whole(results, await session.conversation.add_results(results))
+        images = {id: execution.images for id, execution in step.executions.items() if execution.images}
+        answered = session.conversation.add_results(results, images if session.model.sees_images else None)
+        seen = session.window.whole(results, await answered)
         step.usage += session.conversation.usage - before
         step.executions = {r.call_id: replace(step.executions[r.call_id], result=r) for r in seen}
         results = list(seen)

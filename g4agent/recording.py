@@ -7,9 +7,11 @@ parser as when it was made.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING
+
+import anyio.to_thread
 
 from g4agent.events import PagesLost
 from g4agent.ports.runtime import (
@@ -19,6 +21,8 @@ from g4agent.ports.runtime import (
     DurableRuntime,
     GenerateRequest,
     GrammarRuntime,
+    ImageEngine,
+    ImageRuntime,
     MemoryUse,
     SampledToken,
     TokenEngine,
@@ -27,6 +31,7 @@ from g4agent.ports.runtime import (
 from g4agent.store.records import Generation
 
 if TYPE_CHECKING:
+    from g4agent.image import Image
     from g4agent.store import Store
 
 
@@ -59,6 +64,15 @@ class RecordingEngine:
 
     async def append(self, ids: Sequence[int]) -> None:
         await self._engine.append(ids)
+
+    async def show(self, images: Iterable[Image]) -> None:
+        if isinstance(self._engine, ImageEngine):
+            await self._engine.show(images)
+
+    async def show_stored(self, store: Store, session_id: str) -> None:
+        """Has the engine know the images of a stored session."""
+        images = await anyio.to_thread.run_sync(store.images, session_id)
+        await self.show(each.image for step in images.values() for each in step)
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[SampledToken, None]:
         stored, self._stored = self._stored, None
@@ -120,4 +134,5 @@ async def open_conversation(
         engine = RecordingEngine(await runtime.open_durable_engine(store.pages))
     else:
         engine = RecordingEngine(await runtime.open_engine())
-    return NativeConversation(runtime.info, runtime.tokenizer, engine, accepts), engine
+    sees = runtime.soft_tokens if isinstance(runtime, ImageRuntime) and runtime.info.sees_images else None
+    return NativeConversation(runtime.info, runtime.tokenizer, engine, accepts, sees), engine

@@ -19,6 +19,7 @@ from g4agent.context.ladder import ContextLadder
 from g4agent.context.reducer import Reducer, Rewritten
 from g4agent.errors import ConfigError, StoreError
 from g4agent.gemma4.conversation import NativeConversation
+from g4agent.image import Image
 from g4agent.messages import ToolResult
 from g4agent.ports.runtime import (
     ChatRuntime,
@@ -29,7 +30,7 @@ from g4agent.ports.runtime import (
     TokenRuntime,
 )
 from g4agent.recording import RecordingEngine, open_conversation
-from g4agent.store.records import Generation, StoredStep
+from g4agent.store.records import Generation, StepImage, StoredStep, put_together
 
 if TYPE_CHECKING:
     from g4agent.store import Store
@@ -133,7 +134,8 @@ class _Replayer:
         self._reducer = reducer
         self._stored: dict[int, Generation] = {}
         self._results = defaultdict[int, list[ToolResult]](list)
-        """Both by step."""
+        self._images: dict[int, list[StepImage]] = {}
+        """All by step."""
         self._tokens = 0
         self._logprob_difference = 0.0
 
@@ -146,6 +148,7 @@ class _Replayer:
         for call in await _in_thread(lambda: self._store.calls(self._id)):
             if call.result is not None:
                 self._results[call.step].append(call.result)
+        self._images = await _in_thread(lambda: self._store.images(self._id))
         divergence, same = None, 0
         for step in steps:
             divergence = await self._step(step)
@@ -190,7 +193,7 @@ class _Replayer:
         return await self._compare_transcript(step, "context")
 
     async def _user_turn(self, step: StoredStep) -> Divergence | None:
-        await self._conversation.add_user(step.text)
+        await self._conversation.add_user(put_together(step.text, self._images.get(step.index, ())))
         return await self._compare_transcript(step, "prompt")
 
     async def _generation(self, step: StoredStep) -> Generation:
@@ -213,7 +216,10 @@ class _Replayer:
         if (divergence := self._compare_generation(step, stored, got.tokens if got is not None else ())) is not None:
             return divergence
         if results := self._results[step.index]:
-            await self._conversation.add_results(results)
+            images: dict[str, list[Image]] = defaultdict(list)
+            for each in self._images.get(step.index, ()) if self._conversation.info.sees_images else ():
+                images[each.call_id or ""].append(each.image)
+            await self._conversation.add_results(results, images)
         return await self._compare_transcript(step, "results")
 
     def _compare_generation(

@@ -14,9 +14,10 @@ import anyio.to_thread
 
 from g4agent.budget import Budget, Spending
 from g4agent.egress.destinations import Destination
-from g4agent.errors import BoxClosedError, ConversationError
+from g4agent.errors import BoxClosedError, ConversationError, ImageError
 from g4agent.events import ContextReduced, Event, RunFinished, RunStarted, Usage
 from g4agent.execute import call_record
+from g4agent.image import Prompt, images_of, shown, text_of
 from g4agent.inbox import Inbox
 from g4agent.messages import ToolCall, ToolResult
 from g4agent.permission import Permissions
@@ -24,7 +25,7 @@ from g4agent.ports.runtime import Conversation, ModelInfo, Sampling
 from g4agent.ports.sandbox import Box, BoxSpec, LimitName, Limits, Sandbox
 from g4agent.run_log import logged
 from g4agent.secrets import Secrets
-from g4agent.store.records import StepRecord
+from g4agent.store.records import StepImage, StepRecord, placed
 from g4agent.tools import Tool
 from g4agent.toolset import ToolSet
 from g4agent.verdict import Outcome, Verdict
@@ -142,7 +143,7 @@ class Session:
 
     # The user's side --------------------------------------------------------------------------------------------------
 
-    async def run(self, prompt: str | None) -> RunResult:
+    async def run(self, prompt: Prompt | None) -> RunResult:
         """One user turn to its end; `None` takes up a turn that was interrupted."""
         results: list[ToolResult] = []
         async with aclosing(self._run(prompt, results)) as events:
@@ -153,21 +154,26 @@ class Session:
         value = self.output.validate_json(last.answer) if self.output is not None and done else None
         return RunResult(self.id, last.verdict, last.answer, last.usage, last.steps, tuple(results), value)
 
-    async def stream(self, prompt: str | None) -> AsyncGenerator[Event, None]:
+    async def stream(self, prompt: Prompt | None) -> AsyncGenerator[Event, None]:
         """Like `run`, yielding everything that happens. Leaving the loop early stops the run at a well-formed place."""
         async with aclosing(self._run(prompt, [])) as events:
             async for event in events:
                 yield event
 
-    def _run(self, prompt: str | None, results: list[ToolResult]) -> AsyncGenerator[Event, None]:
+    def _run(self, prompt: Prompt | None, results: list[ToolResult]) -> AsyncGenerator[Event, None]:
         events = logged(self._events(prompt, results), self.id)
         return events if self.trace is None else self.trace.watch(events)
 
-    async def _events(self, prompt: str | None, results: list[ToolResult]) -> AsyncGenerator[Event, None]:
+    async def _events(self, prompt: Prompt | None, results: list[ToolResult]) -> AsyncGenerator[Event, None]:
         from g4agent.context.window import make_room
         from g4agent.planner import INTERRUPTED, Turn, plan
 
         turn, room = Turn(Spending(self.budget), results=results), list[ContextReduced]()
+        if prompt is not None and images_of(prompt) and not self.model.sees_images:
+            raise ImageError(
+                f"{self.model.name} sees no images.",
+                hint="Use a Gemma 4 checkpoint that has its vision part, or let a tool say what is in the picture.",
+            )
         self.inbox.clear()
         if prompt is None:
             if not self.interrupted:
@@ -177,7 +183,7 @@ class Session:
             room = [event async for event in make_room(self, prompt)]
             turn.spending.usage += sum((event.usage for event in room), await self.say(prompt))
             self.interrupted = True
-        yield RunStarted(self.id, self.model.name, prompt or "", self.thinking, self.sampling.seed)
+        yield RunStarted(self.id, self.model.name, shown(prompt or ""), self.thinking, self.sampling.seed)
         for reduced in room:
             yield reduced
         async with aclosing(plan(self, turn)) as events:
@@ -228,15 +234,16 @@ class Session:
 
     # The planner's side -----------------------------------------------------------------------------------------------
 
-    async def say(self, text: str) -> Usage:
+    async def say(self, prompt: Prompt) -> Usage:
         """Begins a user turn and commits it. One that is still going on is closed; what it asked for is withdrawn."""
         before = self.conversation.usage if self.next_step else Usage()  # the first turn counts the system turn, too
-        await self.conversation.add_user(text)
+        await self.conversation.add_user(prompt)
         used = self.conversation.usage - before
         await self.permissions.withdraw()
         self.journaled = False
         delta = self.conversation.take_delta()
-        await self.commit(StepRecord(index=self.next_step, kind="user", text=text, delta=delta, usage=used))
+        text, images = text_of(prompt), placed(prompt)
+        await self.commit(StepRecord(self.next_step, "user", delta, used, text=text, images=images))
         return used
 
     async def open_box(self) -> Box:
@@ -341,6 +348,9 @@ class Session:
                 verdict=verdict,
                 workspace=workspace,
                 memory=None if self.recorder is None else self.recorder.memory,
+                images=tuple(
+                    StepImage(image, call.id) for call in step.calls for image in step.executions[call.id].images
+                ),
             )
         )
 

@@ -29,6 +29,7 @@ from g4agent.command import CommandTarget
 from g4agent.cost import Cost, check_cost
 from g4agent.errors import ConfigError, InvalidArguments, ToolDefinitionError, ToolResultError
 from g4agent.function_schema import NAME_PATTERN, function_schema
+from g4agent.image import Image
 from g4agent.messages import JsonValue
 from g4agent.python_target import PythonTarget, Where, python_target
 from g4agent.schema import Declaration, declare, signature_text
@@ -121,8 +122,9 @@ class Tool:
                 raise InvalidArguments(f"{error.message}. Expected: {signature(self)}") from None
         return values
 
-    async def invoke(self, arguments: Mapping[str, Any]) -> JsonValue:
-        """Validates, calls and gives the result as JSON. Whatever the function raises passes through.
+    async def invoke(self, arguments: Mapping[str, Any], images: list[Image] | None = None) -> JsonValue:
+        """Validates, calls and gives the result as JSON, in which images are described; they themselves are added to
+        `images`. Whatever the function raises passes through.
 
         A sync function runs in a thread. Cancelling returns at once and abandons the thread, which may still finish:
         a function that must be killed belongs in a sandbox.
@@ -131,11 +133,11 @@ class Tool:
 
         function, values = self._function(), self.bind(arguments)
         if inspect.iscoroutinefunction(function):
-            return to_json(self.name, await function(**values))
+            return to_json(self.name, await function(**values), images)
         result = await anyio.to_thread.run_sync(partial(function, **values), abandon_on_cancel=True)
-        return to_json(self.name, await result if inspect.isawaitable(result) else result)
+        return to_json(self.name, await result if inspect.isawaitable(result) else result, images)
 
-    def invoke_sync(self, arguments: Mapping[str, Any]) -> JsonValue:
+    def invoke_sync(self, arguments: Mapping[str, Any], images: list[Image] | None = None) -> JsonValue:
         """`invoke` for a process without an event loop: a sync function runs right here, in the calling thread."""
         function, values = self._function(), self.bind(arguments)
         result = function(**values)
@@ -143,7 +145,7 @@ class Tool:
             import anyio
 
             result = anyio.run(_wait, result)
-        return to_json(self.name, result)
+        return to_json(self.name, result, images)
 
     def _function(self) -> Callable[..., Any]:
         if isinstance(self.target, CommandTarget):
@@ -160,14 +162,24 @@ def signature(tool: Tool) -> str:
     return signature_text(tool.name, tool.declaration.parameters)
 
 
-def to_json(name: str, result: Any) -> JsonValue:
+def to_json(name: str, result: Any, images: list[Image] | None = None) -> JsonValue:
     """The result of the tool called `name` as JSON: models, dataclasses, dates, enums and sets are converted.
+
+    An image is described in it, and added to `images`.
 
     Raises:
         ToolResultError: It holds something that JSON cannot express, or NaN or an infinity.
     """
+
+    def described(value: Any) -> JsonValue:
+        if not isinstance(value, Image):
+            raise TypeError(f"a {type(value).__name__} is no JSON")
+        if images is not None:
+            images.append(value)
+        return value.described
+
     try:
-        value = to_jsonable_python(result)
+        value = to_jsonable_python(result, fallback=described)
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
         raise ToolResultError(

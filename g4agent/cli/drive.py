@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from g4agent.agent import Agent
     from g4agent.cli.workspace import Copied
     from g4agent.headless.report import CheckResult, RunReport
+    from g4agent.image import Prompt
     from g4agent.session import Session
     from g4agent.tools import Tool
 
@@ -63,7 +64,7 @@ class Driver:
         self._usage = Usage()
         self._steps = 0
 
-    async def turn(self, session: Session, prompt: str | None) -> Verdict:
+    async def turn(self, session: Session, prompt: Prompt | None) -> Verdict:
         """One user turn, shown while it happens; None goes on with an interrupted one."""
         if self.copied is not None:
             await self.copied.remember(self, session)

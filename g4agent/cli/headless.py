@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from g4agent.agent import Agent
     from g4agent.cli.drive import Driver
     from g4agent.headless.report import RunReport
+    from g4agent.image import Prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,16 +32,17 @@ def unwatched(agent: Agent) -> Agent:
     return agent.replace(policy=replace(agent.policy, headless=True), approve="later" if later else agent.approve)
 
 
-def run_headless(driver: Driver, id: str, prompt: str, reporting: Reporting) -> int:
+def run_headless(driver: Driver, id: str, prompt: Prompt, reporting: Reporting) -> int:
     """One run, its checks and its reports; returns the exit code. The reports are written however the run ends."""
     from g4agent.cli.drive import verdict_of
     from g4agent.headless.checks import parse_check, run_checks
     from g4agent.headless.report import RunReport
+    from g4agent.image import shown
 
     checks = [parse_check(text) for text in reporting.expect]
     if not checks and driver.copied is not None and driver.copied.action != "discard":
         checks = [parse_check("changes")]  # who says where changes are to go has asked for some
-    report = RunReport(id, prompt, {tool.name: tool.effect for tool in driver.agent.tools})
+    report = RunReport(id, shown(prompt), {tool.name: tool.effect for tool in driver.agent.tools})
     driver.report = report
 
     async def once(driver: Driver) -> int:

@@ -18,6 +18,13 @@ def run(
         Path | None,
         typer.Option("--task-file", metavar="FILE", help="Read the prompt from a file, or from -."),
     ] = None,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="An image to see before the prompt is read. May be given several times."),
+    ] = None,
+    image_tokens: Annotated[
+        int | None, typer.Option(metavar="N", help="What each may take: 70, 140, 280 (default), 560 or 1120 tokens.")
+    ] = None,
     agent: o.AgentPath = None,
     model: o.Model = None,
     policy: o.PolicyFile = None,
@@ -74,15 +81,18 @@ def run(
     from g4agent.cli.drive import Driver, reported_errors
     from g4agent.cli.headless import Reporting, run_headless, unwatched
     from g4agent.cli.workspace import Copied
+    from g4agent.image import DEFAULT_SOFT_TOKENS, Image, Prompt
 
     async def once(driver: Driver) -> int:
         async with driver.agent.session() as session:
-            verdict = await driver.turn(session, task)
+            verdict = await driver.turn(session, prompted)
             await driver.settle(session, task, ok=verdict.ok)
             return verdict.exit_code
 
     with reported_errors(verbose):
         task, name = _task(prompt, task_file)
+        pictures = [Image(file, tokens=image_tokens or DEFAULT_SOFT_TOKENS) for file in image or ()]
+        prompted: Prompt = [*pictures, task] if pictures else task
         configured = o.AgentOptions(
             agent=agent,
             model=model,
@@ -119,7 +129,7 @@ def run(
         driver.copied = copied
         if unseen:
             reporting = Reporting(expect=expect or [], junit=junit, summary=summary)
-            raise typer.Exit(run_headless(driver, name, task, reporting))
+            raise typer.Exit(run_headless(driver, name, prompted, reporting))
         raise typer.Exit(driver.run(once))
 
 

@@ -11,16 +11,18 @@ from g4agent.cli.render import PLACES, Story
 from g4agent.context.ladder import RUNGS
 from g4agent.events import Usage
 from g4agent.gemma4.sections import KINDS, SectionReader, has_system_turn
+from g4agent.image import Prompt, shown
 from g4agent.messages import ToolCall
 from g4agent.store import Store
-from g4agent.store.records import UNFINISHED, Question, StoredCall, StoredSession, StoredStep
+from g4agent.store.records import UNFINISHED, Question, StoredCall, StoredSession, StoredStep, put_together
 
 
 def tell(story: Story, store: Store, session: StoredSession, *, verbose: bool) -> None:
     """Prints turns, thoughts, calls, questions and results, then what all of it took; with `verbose`, of each step."""
-    made = f"{session.created:%Y-%m-%d %H:%M} UTC"
-    story.line(f"session {session.id} · {session.agent} · {session.model} · {made}", "dim")
+    began = f"{session.created:%Y-%m-%d %H:%M} UTC"
+    story.line(f"session {session.id} · {session.agent} · {session.model} · {began}", "dim")
     calls, questions = store.calls(session.id), {q.call_id: q for q in store.questions.of(session.id)}
+    images = store.images(session.id)
     length = 0
     for step in store.steps(session.id):
         before, length = length, store.delta(session.id, step.index).end
@@ -29,7 +31,8 @@ def tell(story: Story, store: Store, session: StoredSession, *, verbose: bool) -
             summary = step.text if step.kind == "summarise" else ""
             story.reduced(step.kind, trimmed, summary, f"{before:,} → {length:,} tokens")
             continue
-        _tell_step(story, step, [call for call in calls if call.step == step.index], questions)
+        made = [call for call in calls if call.step == step.index]
+        _tell_step(story, step, put_together(step.text, images.get(step.index, ())), made, questions)
         if verbose:
             story.line(f"step {step.index} · {_spent(step.usage)}", "dim")
     _tell_calls(story, [call for call in calls if call.step >= session.steps], questions)
@@ -39,9 +42,11 @@ def tell(story: Story, store: Store, session: StoredSession, *, verbose: bool) -
     _tell_end(story, session, store.transcript(session.id))
 
 
-def _tell_step(story: Story, step: StoredStep, calls: Sequence[StoredCall], questions: dict[str, Question]) -> None:
+def _tell_step(
+    story: Story, step: StoredStep, said: Prompt, calls: Sequence[StoredCall], questions: dict[str, Question]
+) -> None:
     if step.kind == "user":
-        story.line(f"> {step.text}", "bold")
+        story.line(f"> {shown(said)}", "bold")
         return
     if thoughts := step.thoughts.strip():
         story.line(f"thought: {thoughts}", "dim italic")

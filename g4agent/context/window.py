@@ -23,6 +23,7 @@ from g4agent.verdict import Verdict
 if TYPE_CHECKING:
     from g4agent.context.reducer import Reducer
     from g4agent.gemma4.sections import SectionReader
+    from g4agent.image import Prompt
     from g4agent.session import Session
     from g4agent.store import Store
 
@@ -130,18 +131,19 @@ class Window:
         """Of the results that tools gave and those that the model sees: what is kept as a step's results."""
         return seen if self.shelf is None else given
 
-    def tokens_of(self, text: str) -> int:
-        """What a user turn takes."""
+    async def tokens_of(self, prompt: Prompt) -> int:
+        """What a user turn takes. Raises ImageError for an image that cannot be shown."""
         if self._native is None:
             return 0
         from g4agent.gemma4 import render
         from g4agent.gemma4.tokens import encode_segments
 
-        turn = [*render.user_turn(text), *render.model_turn_open(False, self._model.variant)]
+        said = await self._native.pictures.user_turn(prompt)
+        turn = [*said, *render.model_turn_open(False, self._model.variant)]
         return len(encode_segments(self._native.tokenizer, turn))
 
 
-async def make_room(session: Session, text: str | None = None) -> AsyncGenerator[ContextReduced, None]:
+async def make_room(session: Session, prompt: Prompt | None = None) -> AsyncGenerator[ContextReduced, None]:
     """Climbs the ladder where the transcript, with a user turn to come, is longer than it says.
 
     Each rung that gains something is committed as a step of its own before its event comes.
@@ -149,7 +151,7 @@ async def make_room(session: Session, text: str | None = None) -> AsyncGenerator
     reducer = session.window.reducer
     if reducer is None or session.journaled:  # a step that is taken up again is the very step of then
         return
-    needed = 0 if text is None else session.window.tokens_of(text)
+    needed = 0 if prompt is None else await session.window.tokens_of(prompt)
     ladder, conversation = reducer.ladder, reducer.conversation
     start, goal = (int(reducer.usable * fraction) - needed for fraction in (ladder.start, ladder.goal))
     if needed > reducer.usable or conversation.length <= goal:

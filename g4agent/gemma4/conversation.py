@@ -36,6 +36,7 @@ from g4agent.gemma4.parse import (
     ThoughtText,
     initial_state_from,
 )
+from g4agent.gemma4.pictures import Pictures
 from g4agent.gemma4.repair import Malformed, read_call
 from g4agent.gemma4.sections import first_turn_end, same_start, without_thoughts
 from g4agent.gemma4.signals import CallMeter
@@ -50,6 +51,7 @@ from g4agent.gemma4.tokens import (
     Segment,
     encode_segments,
 )
+from g4agent.image import Image, ImagesOfCalls, Prompt, images_of
 from g4agent.messages import ToolCall, ToolError, ToolResult
 from g4agent.ports.runtime import (
     ConversationSetup,
@@ -91,11 +93,13 @@ class NativeConversation:
         tokenizer: Tokenizer,
         engine: TokenEngine,
         accepts_grammar: Callable[[str], bool] | None = None,
+        soft_tokens: Callable[[Image], int] | None = None,
     ) -> None:
         self.info = info
         self.tokenizer = tokenizer
         self.engine = engine
         self.masks = CallMasks(accepts_grammar)
+        self.pictures = Pictures(info.name, engine, soft_tokens)
         self._tools = ToolSet()
         self._shelf: ResultShelf | None = None
         self._thinking = False
@@ -144,7 +148,8 @@ class NativeConversation:
         self._look_through()
         self._awaits = Awaits.GENERATION if self._turn_start and tokens[-1] != TURN_CLOSE else Awaits.USER
 
-    async def add_user(self, text: str) -> None:
+    async def add_user(self, prompt: Prompt) -> None:
+        said = await self.pictures.user_turn(prompt)
         if self._awaits is not Awaits.GENERATION:  # else the last turn was stopped between steps: it is closed here
             self._expect(Awaits.USER)
         start = self._turn_start or self.length
@@ -154,9 +159,10 @@ class NativeConversation:
         same = same_start(turn, kept)
         newline = render.turn_close(token_present=True) if turn else []
         opening = render.model_turn_open(thinking=True, variant="small")
-        added = [*kept[same:], *self._ids([*newline, *render.user_turn(text), *opening])]
+        added = [*kept[same:], *self._ids([*newline, *said, *opening])]
         cue = self._ids(render.model_turn_open(self._thinking, self.info.variant))[len(self._ids(opening)) :]
         self._require_room(start + same, len(added) + len(cue) + CLOSE)
+        await self.pictures.show(images_of(prompt))
         await self._truncate(start + same)
         await self._force(added)
         self._turn_start = self.length
@@ -164,12 +170,18 @@ class NativeConversation:
         await self._force(cue)
         self._awaits = Awaits.GENERATION
 
-    async def add_results(self, results: Sequence[ToolResult]) -> Sequence[ToolResult]:
+    async def add_results(
+        self, results: Sequence[ToolResult], images: ImagesOfCalls | None = None
+    ) -> Sequence[ToolResult]:
         self._expect(Awaits.RESULTS)
         if [r.call_id for r in results] != [c.id for c in self._calls]:
             raise ConversationError("the results do not answer the calls of the last step one by one, in order")
+        results, blocks = await self.pictures.decoded(results, images)
         shown = results if self._shelf is None else await self._shorten(results, self._shelf)
         ids = self._ids(self._responses(shown))
+        if any(blocks):
+            room = self.info.context_length - self.length - len(ids) - CLOSE - ERROR
+            ids = self._ids(self._responses(shown, await self.pictures.fitting(blocks, room)))
         if self.length + len(ids) + CLOSE > self.info.context_length:
             shown = [ToolResult(r.call_id, r.name, error=TOO_LONG) for r in results]
             ids = self._ids(self._responses(shown))
@@ -301,9 +313,9 @@ class NativeConversation:
         """Tokens that the model may still generate in this step, with room for the results of one more call."""
         return self.info.context_length - self.length - CLOSE - ERROR * (len(self._calls) + 1)
 
-    def _responses(self, results: Sequence[ToolResult]) -> list[Segment]:
+    def _responses(self, results: Sequence[ToolResult], images: Sequence[Sequence[Segment]] = ()) -> list[Segment]:
         named = [(result.name, result.response()) for result in results]
-        return render.tool_responses(named, opener_present=True, thinking=self._thinking)
+        return render.tool_responses(named, opener_present=True, thinking=self._thinking, images=images)
 
     async def _shorten(self, results: Sequence[ToolResult], shelf: ResultShelf) -> list[ToolResult]:
         """The results as they fit: into their share of the window, and into what is left of it."""

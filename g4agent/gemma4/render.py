@@ -42,9 +42,10 @@ def system_turn(system: str, declarations: Iterable[Sequence[Segment]], thinking
     return [Control(TURN_OPEN), Text("system\n"), *think, Text(text), *tools, *turn_close()]
 
 
-def user_turn(text: str) -> list[Segment]:
-    """A complete user turn; the text is trimmed as the template trims it."""
-    return [Control(TURN_OPEN), Text("user\n"), Text(text.strip()), *turn_close()]
+def user_turn(*parts: str | Sequence[Segment]) -> list[Segment]:
+    """A complete user turn of texts, each trimmed as the template trims it, and of images."""
+    said = [segment for part in parts for segment in ([Text(part.strip())] if isinstance(part, str) else part)]
+    return [Control(TURN_OPEN), Text("user\n"), *said, *turn_close()]
 
 
 def model_turn_open(thinking: bool, variant: Literal["small", "large"]) -> list[Segment]:
@@ -108,7 +109,10 @@ def tool_call(name: str, arguments: Mapping[str, JsonValue]) -> list[Segment]:
 
 
 def tool_responses(
-    results: Sequence[tuple[str, Mapping[str, JsonValue]]], opener_present: bool, thinking: bool
+    results: Sequence[tuple[str, Mapping[str, JsonValue]]],
+    opener_present: bool,
+    thinking: bool,
+    images: Sequence[Sequence[Segment]] = (),
 ) -> list[Segment]:
     """The results of the last calls, in the order of the calls and inside the same model turn.
 
@@ -116,12 +120,14 @@ def tool_responses(
         results: Tool name and response object of every call.
         opener_present: The model ended with `<|tool_response>`, so the first response must not open again.
         thinking: Whether the model thinks; if so it goes on inside a thought that is opened for it.
+        images: Those of every call, which follow its result; none at all where no call has any.
     """
     segments: list[Segment] = []
     for index, (name, response) in enumerate(results):
         if index > 0 or not opener_present:
             segments.append(Control(RESPONSE_OPEN))
         segments += [Text(f"response:{name}"), *value(dict(response)), Control(RESPONSE_CLOSE)]
+        segments += images[index] if images else ()
     return segments + thought_open() if thinking else segments
 
 

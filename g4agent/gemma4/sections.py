@@ -18,6 +18,8 @@ from g4agent.gemma4.tokens import (
     CALL_OPEN,
     CHANNEL_CLOSE,
     CHANNEL_OPEN,
+    IMAGE_CLOSE,
+    IMAGE_OPEN,
     RESPONSE_CLOSE,
     RESPONSE_OPEN,
     THINK,
@@ -25,6 +27,7 @@ from g4agent.gemma4.tokens import (
     TOOL_OPEN,
     TURN_CLOSE,
     TURN_OPEN,
+    is_soft,
 )
 
 Kind: TypeAlias = Literal["system", "tools", "user", "summary", "thoughts", "calls", "results", "answers"]
@@ -114,7 +117,8 @@ class SectionReader:
             end = start + 1
             while end < len(tokens) and tokens[end] != last and tokens[end] not in before:
                 end += 1
-            return kind, min(len(tokens), end + (end < len(tokens) and tokens[end] == last))
+            end = min(len(tokens), end + (end < len(tokens) and tokens[end] == last))
+            return kind, _images_end(tokens, end) if kind == "results" else end
         stops = {"system": {TOOL_OPEN}, "answers": set(_ENDS)}.get(role, set())
         end = start + 1
         while end < len(tokens) and tokens[end] not in stops and not _opens_turn(tokens, end):
@@ -142,6 +146,13 @@ def read_sections(tokens: Sequence[int], has_system: bool) -> list[Section]:
 
 def _opens_turn(tokens: Sequence[int], at: int) -> bool:
     return tokens[at] == TURN_OPEN and (at <= 1 or TURN_CLOSE in tokens[max(0, at - _NEAR) : at])
+
+
+def _images_end(tokens: Sequence[int], at: int) -> int:
+    """Where the images that begin at `at`, if any do, have ended: they belong to the result before them."""
+    while tokens[at : at + 1] == [IMAGE_OPEN] and at + 1 < len(tokens) and is_soft(tokens[at + 1]):
+        at = _find(tokens, at, IMAGE_CLOSE) + 1
+    return at
 
 
 def _find(tokens: Sequence[int], start: int, token: int) -> int:

@@ -49,6 +49,9 @@ IMAGE_CLOSE: Final = 258_882
 AUDIO_CLOSE: Final = 258_883
 VIDEO: Final = 258_884
 
+SOFT_BASE: Final = 1 << 30
+"""From here on ids are soft tokens of images; see `soft_tokens`."""
+
 CONTROL_TOKENS: Final = MappingProxyType(
     {
         PAD: "<pad>",
@@ -83,14 +86,19 @@ _CONTROL_IDS = frozenset(CONTROL_TOKENS)
 _CONTROL_STRING = re.compile("|".join(map(re.escape, CONTROL_TOKENS.values())))
 
 
+def is_soft(id: int) -> bool:
+    """Whether an id stands for a vector of an image."""
+    return id >= SOFT_BASE
+
+
 @dataclass(frozen=True, slots=True)
 class Control:
-    """One control token."""
+    """One control token, or a soft one."""
 
     id: int
 
     def __post_init__(self) -> None:
-        assert self.id in CONTROL_TOKENS, self.id
+        assert self.id in CONTROL_TOKENS or is_soft(self.id), self.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +132,9 @@ def encode_segments(tokenizer: Tokenizer, segments: Iterable[Segment]) -> list[i
 
 def to_text(segments: Iterable[Segment]) -> str:
     """The rendered string in the official spelling, for people, logs and comparison; never to be tokenised again."""
-    return "".join(s.text if isinstance(s, Text) else CONTROL_TOKENS[s.id] for s in segments)
+    return "".join(
+        s.text if isinstance(s, Text) else CONTROL_TOKENS[IMAGE if is_soft(s.id) else s.id] for s in segments
+    )
 
 
 def _encode_plain(tokenizer: Tokenizer, text: str) -> list[int]:

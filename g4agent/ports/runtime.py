@@ -6,7 +6,7 @@ A *chat runtime* only speaks chat messages and brings its own `Conversation`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
@@ -16,6 +16,7 @@ from g4agent.messages import JsonValue, ToolResult
 if TYPE_CHECKING:
     from g4agent.context.shelf import ResultShelf
     from g4agent.events import ModelEvent, Usage
+    from g4agent.image import Image, ImagesOfCalls, Prompt
     from g4agent.tools import Tool
 
 STOP_IDS = frozenset({1, 106, 50})
@@ -38,6 +39,8 @@ class ModelInfo:
     device: str
     token_bytes: float | None = None
     """What a further token takes in the KV cache; None where that is not known."""
+    sees_images: bool = False
+    """Whether prompts and tools' results may have images. A token runtime is then an `ImageRuntime`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +177,15 @@ class DurableEngine(TokenEngine, Protocol):
 
 
 @runtime_checkable
+class ImageEngine(TokenEngine, Protocol):
+    """An engine that takes soft tokens of images (`g4agent.gemma4.soft_tokens`)."""
+
+    async def show(self, images: Iterable[Image]) -> None:
+        """Gives the images whose soft tokens later calls of `append` bring. They are kept until `close`."""
+        ...
+
+
+@runtime_checkable
 class TokenRuntime(Protocol):
     """One set of weights that serves any number of engines."""
 
@@ -194,6 +206,15 @@ class DurableRuntime(TokenRuntime, Protocol):
 
     async def open_durable_engine(self, folder: Path) -> TokenEngine:
         """A new, empty session whose keys and values lie below `folder`: a `DurableEngine`, where that can be."""
+        ...
+
+
+@runtime_checkable
+class ImageRuntime(TokenRuntime, Protocol):
+    """A token runtime whose model sees images, if its `info` says so; its engines are `ImageEngine`s."""
+
+    def soft_tokens(self, image: Image) -> int:
+        """Vectors that the model makes of an image. May take long. Raises ImageError where it cannot be decoded."""
         ...
 
 
@@ -274,11 +295,25 @@ class Conversation(Protocol):
         """Takes up a stored transcript. It must end where a user turn, results, or a generation may follow."""
         ...
 
-    async def add_user(self, text: str) -> None: ...
+    async def add_user(self, prompt: Prompt) -> None:
+        """Begins a user turn. Only a model that sees images is given any.
 
-    async def add_results(self, results: Sequence[ToolResult]) -> Sequence[ToolResult]:
+        Raises:
+            ContextOverflowError: It does not fit.
+            ImageError: An image cannot be decoded.
+        """
+        ...
+
+    async def add_results(
+        self, results: Sequence[ToolResult], images: ImagesOfCalls | None = None
+    ) -> Sequence[ToolResult]:
         """Answers every call of the last generation, in order. Returns the results as the model sees them: shortened,
-        or errors in the place of results that do not fit in the context window."""
+        or errors in the place of results that do not fit in the context window.
+
+        Args:
+            results: One per call.
+            images: By call id; only a model that sees them is given any. Those for which there is no room are left out.
+        """
         ...
 
     def generate(self, step: int, limits: GenerationLimits) -> AsyncGenerator[ModelEvent, None]:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Literal, Protocol, runtime_checkable
 
+from g4agent.image import Image
 from g4agent.messages import JsonValue, ToolError
 
 MiB = 1024 * 1024
@@ -118,6 +119,8 @@ class PythonOutcome:
     value: JsonValue
     error: ToolError | None
     process: ExecResult
+    images: tuple[Image, ...] = ()
+    """Those that the value describes."""
 
 
 @runtime_checkable

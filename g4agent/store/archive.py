@@ -31,6 +31,7 @@ from g4agent.store.tables import (
     BLOBS,
     CALLS,
     GENERATIONS,
+    IMAGES,
     PROGRESS,
     QUESTIONS,
     SESSIONS,
@@ -39,10 +40,10 @@ from g4agent.store.tables import (
     UtcDateTime,
 )
 
-VERSION = 1
-"""Of the format. A change of the tables' columns is one of the format."""
+VERSION = 2
+"""Of the format. A change of the tables' columns is one of the format. 2 may have images."""
 
-_OWNED = (PROGRESS, STEPS, CALLS, TRANSCRIPT, GENERATIONS, QUESTIONS)
+_OWNED = (PROGRESS, STEPS, CALLS, TRANSCRIPT, GENERATIONS, IMAGES, QUESTIONS)
 _TABLES = {table.name: table for table in (BLOBS, SESSIONS, *_OWNED)}
 _ID = re.compile(f"[{ALPHABET}]{{{TIME_DIGITS + RANDOM_DIGITS}}}")
 _OWNER_COLUMNS = {"session_id", "seq"}
@@ -80,7 +81,7 @@ def new_archive(file: Path) -> Iterator[gzip.GzipFile]:
 
 
 def write_session(db: Connection, session_id: str, archive: gzip.GzipFile) -> None:
-    """Writes all rows of a session, its snapshots first. Leases and orders are of the moment and stay behind."""
+    """Writes all rows of a session, its blobs first. Leases and orders are of the moment and stay behind."""
     digest, count = hashlib.sha256(), 0
     header = {"g4agent_session": VERSION, "id": session_id}
     for line in chain([header], _rows(db, session_id)):
@@ -92,7 +93,7 @@ def write_session(db: Connection, session_id: str, archive: gzip.GzipFile) -> No
 
 
 def _rows(db: Connection, session_id: str) -> Iterator[dict[str, Any]]:
-    names = db.execute(statements.SNAPSHOT_NAMES, {"p_session": session_id}).scalars().all()
+    names = db.execute(statements.BLOB_NAMES, {"p_session": session_id}).scalars().all()
     for name in sorted(filter(None, names)):
         yield from _lines(db, BLOBS, BLOBS.c.sha256 == name)
     yield from _lines(db, SESSIONS, SESSIONS.c.id == session_id)
@@ -243,7 +244,7 @@ def _check_snapshot(row: Mapping[str, Any]) -> None:
     unpacking = zlib.decompressobj()
     data = unpacking.decompress(row["data"], row["size"] + 1)
     if len(data) != row["size"] or hashlib.sha256(data).hexdigest() != row["sha256"]:
-        raise Damaged("a snapshot of the workspace is not what its name says")
+        raise Damaged("a snapshot of the workspace, or an image, is not what its name says")
 
 
 def _check_history(db: Connection, id: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Table, func, insert, literal, or_, select
 
 from g4agent.errors import StoreError
-from g4agent.store.tables import BLOBS, CALLS, GENERATIONS, PROGRESS, SESSIONS, STEPS, TRANSCRIPT
+from g4agent.store.tables import BLOBS, CALLS, GENERATIONS, IMAGES, PROGRESS, SESSIONS, STEPS, TRANSCRIPT
 
 _NEAR = 5  # steps named in an error
 
@@ -42,6 +42,7 @@ def copy_history(db: Connection, source: str, step: int | None, new: str, now: d
     for table, end, changed in (
         (STEPS, last, {}),
         (TRANSCRIPT, last, {}),
+        (IMAGES, last, {}),
         (GENERATIONS, journaled, {}),
         (CALLS, journaled, {"made_in": made_in}),
     ):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from g4agent.context.ladder import Rung
 from g4agent.events import Usage
+from g4agent.image import Image, Prompt, parts_of
 from g4agent.messages import JsonValue, ToolResult, call_identity
 from g4agent.ports.runtime import MemoryUse, SampledToken, Sampling, TranscriptDelta
 from g4agent.verdict import Verdict
@@ -161,6 +162,17 @@ StepKind: TypeAlias = Literal["user", "model"] | Rung
 
 
 @dataclass(frozen=True, slots=True)
+class StepImage:
+    """An image that the model was given in a step."""
+
+    image: Image
+    call_id: str | None = None
+    """The call whose result it was in; None: a person's."""
+    place: int = 0
+    """Of a person's: how many characters of the step's text stand before it."""
+
+
+@dataclass(frozen=True, slots=True)
 class StepRecord:
     """Everything that one step changes. It is committed as a whole or not at all."""
 
@@ -183,10 +195,32 @@ class StepRecord:
     """Set where the step ended the run."""
     memory: MemoryUse | None = None
     """What the session's keys and values take after the step; None: as before, or not known."""
+    images: tuple[StepImage, ...] = ()
+    """In the order of the prompt or of the calls."""
 
     def __post_init__(self) -> None:
         assert self.index >= 0 and self.delta.start >= 0
         assert all(call.result is not None for call in self.calls), "every call gets a result"
+
+
+def placed(prompt: Prompt) -> tuple[StepImage, ...]:
+    """A prompt's images, each with its place in the prompt's text."""
+    images, length = list[StepImage](), 0
+    for part in () if isinstance(prompt, str) else parts_of(prompt):
+        if isinstance(part, Image):
+            images.append(StepImage(part, place=length))
+        else:
+            length += len(part)
+    return tuple(images)
+
+
+def put_together(text: str, images: Iterable[StepImage]) -> Prompt:
+    """The prompt that has become a user step of this text and these images."""
+    parts, at = list[str | Image](), 0
+    for each in images:
+        parts += [text[at : each.place], each.image]
+        at = each.place
+    return [*parts, text[at:]] if parts else text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

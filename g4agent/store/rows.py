@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import struct
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
@@ -13,12 +15,14 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from g4agent.events import Usage
+from g4agent.image import Image
 from g4agent.messages import ToolError, ToolResult
 from g4agent.ports.runtime import MemoryUse, SampledToken, Sampling, TranscriptDelta
 from g4agent.store.records import (
     CallRecord,
     Generation,
     SessionSummary,
+    StepImage,
     StepRecord,
     StoredCall,
     StoredSession,
@@ -138,6 +142,24 @@ def generation(session_id: str, step: int, record: Generation) -> dict[str, Any]
         "ids": struct.pack(f"<{len(ids)}i", *ids),
         "logprobs": struct.pack(f"<{len(ids)}f", *logprobs),
     }
+
+
+def image(session_id: str, step: int, record: StepImage) -> dict[str, Any]:
+    """A row of `images`."""
+    picture = record.image
+    shown = {"name": picture.name, "tokens": picture.tokens, "sha256": picture.sha256}
+    return {"session_id": session_id, "step": step, "call_id": record.call_id, "place": record.place, **shown}
+
+
+def blob(data: bytes) -> dict[str, Any]:
+    """A row of `blobs`."""
+    return {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "data": zlib.compress(data, level=1)}
+
+
+def stored_image(row: RowMapping) -> StepImage:
+    """From a row of `images` joined with `blobs`."""
+    picture = Image(zlib.decompress(row["data"]), name=row["name"], tokens=row["tokens"])
+    return StepImage(picture, row["call_id"], row["place"])
 
 
 def stored_generation(row: RowMapping) -> Generation:

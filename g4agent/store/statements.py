@@ -14,6 +14,7 @@ from g4agent.store.tables import (
     BLOBS,
     CALLS,
     GENERATIONS,
+    IMAGES,
     LEASES,
     MEMORY,
     ORDERS,
@@ -36,6 +37,7 @@ ADD_STEP = insert(STEPS).values(
 """Adds a step after it was counted in: it notes the snapshot that stands then."""
 ADD_TRANSCRIPT = insert(TRANSCRIPT)
 ADD_CALL = insert(CALLS)
+ADD_IMAGE = insert(IMAGES)
 ADD_BLOB = {
     SQLITE: sqlite_insert(BLOBS).on_conflict_do_nothing(),
     POSTGRESQL: postgresql_insert(BLOBS).on_conflict_do_nothing(),
@@ -99,14 +101,22 @@ DROP_BLOB = delete(BLOBS).where(
     BLOBS.c.sha256 == bindparam("p_sha256"),
     ~exists(select(PROGRESS.c.session_id).where(PROGRESS.c.workspace == BLOBS.c.sha256)),
     or_(BLOBS.c.size > KEPT_BYTES, ~exists(select(STEPS.c.step).where(STEPS.c.workspace == BLOBS.c.sha256))),
+    ~exists(select(IMAGES.c.step).where(IMAGES.c.sha256 == BLOBS.c.sha256)),
 )
-"""Deletes a snapshot that no session ends with, unless it is a small one of some step."""
+"""Deletes a snapshot that no session ends with, unless it is a small one of some step; or an image of no session."""
 
-SNAPSHOT_NAMES = union(
+BLOB_NAMES = union(
     select(PROGRESS.c.workspace).where(PROGRESS.c.session_id == bindparam("p_session")),
     select(STEPS.c.workspace).where(STEPS.c.session_id == bindparam("p_session")),
+    select(IMAGES.c.sha256).where(IMAGES.c.session_id == bindparam("p_session")),
 )
-"""Names of all snapshots that a session ever had, NULL and the empty name perhaps among them."""
+"""Names of all snapshots and images that a session ever had, NULL and the empty name perhaps among them."""
+IMAGES_OF = (
+    select(IMAGES, BLOBS.c.data)
+    .join(BLOBS, BLOBS.c.sha256 == IMAGES.c.sha256)
+    .where(IMAGES.c.session_id == bindparam("p_session"))
+    .order_by(IMAGES.c.seq)
+)
 WORKSPACE_NAME = select(PROGRESS.c.workspace).where(PROGRESS.c.session_id == bindparam("p_session"))
 WORKSPACE = (
     select(BLOBS.c.data)

@@ -39,6 +39,7 @@ from g4agent.store.records import (
     Generation,
     NewSession,
     SessionSummary,
+    StepImage,
     StepRecord,
     StoredCall,
     StoredSession,
@@ -151,6 +152,7 @@ class Store:
         Raises StoreError if the step is not the session's next one, or its transcript would leave a gap.
         """
         blob, replaced = self._changed_workspace(session_id, step.workspace)
+        images = [rows.blob(each.image.data) for each in step.images]
         now = datetime.now(UTC)
         with self._database.writing() as db:
             if blob is not None:
@@ -160,6 +162,9 @@ class Store:
                 self._check_position(db, session_id, step.index, step.delta.start)
             db.execute(statements.ADD_STEP, {**rows.step(session_id, step, now), "p_session": session_id})
             db.execute(statements.ADD_TRANSCRIPT, rows.transcript(session_id, step.index, step.delta))
+            for each, data in zip(step.images, images, strict=True):
+                db.execute(statements.ADD_BLOB[self._database.dialect], data)
+                db.execute(statements.ADD_IMAGE, rows.image(session_id, step.index, each))
             if step.kind == "user":
                 db.execute(statements.DROP_GENERATIONS, {"p_session": session_id, "p_step": step.index})
             elif step.generation is not None:
@@ -184,10 +189,10 @@ class Store:
     def delete_session(self, session_id: str) -> None:
         """Deletes a session and all that belongs to it. The file keeps its size; the space is used again."""
         with self._database.writing() as db:
-            snapshots = db.execute(statements.SNAPSHOT_NAMES, {"p_session": session_id}).scalars().all()
+            names = db.execute(statements.BLOB_NAMES, {"p_session": session_id}).scalars().all()
             if not db.execute(delete(SESSIONS).where(SESSIONS.c.id == session_id)).rowcount:
                 raise self._not_found(db, session_id)
-            for name in snapshots:
+            for name in names:
                 db.execute(statements.DROP_BLOB, {"p_sha256": name})
 
     def fork(self, session_id: str, step: int | None = None) -> str:
@@ -303,6 +308,14 @@ class Store:
         with self._database.reading() as db:
             row = db.execute(statements.GENERATION, {"p_session": session_id, "p_step": step}).mappings().one_or_none()
         return None if row is None else rows.stored_generation(row)
+
+    def images(self, session_id: str) -> dict[int, list[StepImage]]:
+        """By step, the images that the model was given."""
+        found: dict[int, list[StepImage]] = {}
+        with self._database.reading() as db:
+            for row in db.execute(statements.IMAGES_OF, {"p_session": session_id}).mappings():
+                found.setdefault(row["step"], []).append(rows.stored_image(row))
+        return found
 
     def workspace(self, session_id: str) -> bytes | None:
         """The latest snapshot of the workspace; None if there is none."""

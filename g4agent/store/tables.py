@@ -177,6 +177,25 @@ class CallRow(Base, table=True):
     """The session that made the call, where it was copied from another one."""
 
 
+class ImageRow(Base, table=True):
+    """An image that a person or a tool gave the model in a step; the file's bytes are a blob.
+
+    `call_id` names the call whose result it was in. Of a person's, `place` is how many characters of the step's text
+    stand before it.
+    """
+
+    __tablename__ = "images"
+
+    seq: int | None = Field(default=None, primary_key=True)
+    session_id: str = _owner(index=True)
+    step: int
+    call_id: str | None
+    place: int
+    name: str = Field(sa_type=AnyText)
+    tokens: int
+    sha256: str = Field(foreign_key="blobs.sha256", index=True)
+
+
 class TranscriptRow(Base, table=True):
     """A step's change of the transcript: `ids` (packed little-endian int32) replace everything from `start` on."""
 
@@ -252,6 +271,7 @@ PROGRESS = METADATA.tables["progress"]
 STEPS = METADATA.tables["steps"]
 CALLS = METADATA.tables["calls"]
 MEMORY = METADATA.tables["memory"]
+IMAGES = METADATA.tables["images"]
 TRANSCRIPT = METADATA.tables["transcript"]
 GENERATIONS = METADATA.tables["generations"]
 LEASES = METADATA.tables["leases"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from g4agent.errors import ConversationError
 from g4agent.events import CallReady, GenerationFinished, ModelEvent, TextDelta, ThoughtDelta, Usage
+from g4agent.image import ImagesOfCalls, Prompt, shown
 from g4agent.messages import JsonValue, ToolCall, ToolResult
 from g4agent.ports.runtime import Conversation, ConversationSetup, GenerationLimits, ModelInfo, TranscriptDelta
 
@@ -83,10 +84,12 @@ class _ScriptedConversation:
     async def restore(self, setup: ConversationSetup, tokens: Sequence[int]) -> None:
         return None
 
-    async def add_user(self, text: str) -> None:
-        self._model.prompts.append(text)
+    async def add_user(self, prompt: Prompt) -> None:
+        self._model.prompts.append(shown(prompt))
 
-    async def add_results(self, results: Sequence[ToolResult]) -> Sequence[ToolResult]:
+    async def add_results(
+        self, results: Sequence[ToolResult], images: ImagesOfCalls | None = None
+    ) -> Sequence[ToolResult]:
         self._last = results
         self._model.results += results
         return results

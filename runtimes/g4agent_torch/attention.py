@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import torch
@@ -50,18 +51,39 @@ def packed_sdpa(
 AttentionInterface.register(PACKED_SDPA, packed_sdpa)
 
 
-def masks(past: int, length: int, window: int, device: torch.device, *, full: bool = True) -> dict[str, Tensor | None]:
+def masks(
+    past: int,
+    length: int,
+    window: int,
+    device: torch.device,
+    *,
+    full: bool = True,
+    blocks: Sequence[tuple[int, int]] = (),
+) -> dict[str, Tensor | None]:
     """Masks for `length` tokens after `past` cached ones, per layer type; None where `packed_sdpa` needs none.
 
     A full layer offers the keys of all positions. A sliding one offers the last `window - 1` cached keys and the new
     ones; a query sees itself and the `window - 1` positions before it. `full` is False where full layers need none.
+
+    Args:
+        past: Cached tokens.
+        length: New tokens.
+        window: Of sliding layers.
+        device: Where the masks lie.
+        full: Whether full layers need a mask.
+        blocks: Start and end, among the new tokens, of images whose tokens all see each other in sliding layers.
     """
     if length == 1:
         return {"full_attention": None, "sliding_attention": None}
     everything = causal_mask(past, length, None, device)[None, None] if past and full else None
     sliding = None
-    if past + length > window or past:
-        sliding = causal_mask(min(past, window - 1), length, window, device)[None, None]
+    if past + length > window or past or blocks:
+        offered = min(past, window - 1)
+        seen = causal_mask(offered, length, window, device)
+        for start, end in blocks:  # later tokens of the same image; earlier ones have to be in the window
+            block = seen[start:end, offered + start : offered + end]
+            block |= torch.ones_like(block).triu(1)
+        sliding = seen[None, None]
     return {"full_attention": everything, "sliding_attention": sliding}
 
 

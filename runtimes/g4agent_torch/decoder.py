@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from g4agent.gemma4.tokens import is_soft
 from g4agent_torch.attention import PACKED_SDPA, masks
 from g4agent_torch.kv import KVCache
 
 
 class Decoder:
-    """Embedding, layers and output head. Vision and audio towers of the checkpoint are let go.
+    """Embedding, layers and output head. The audio tower of the checkpoint is let go; its vision part is `Vision`.
 
     transformers' own text model runs unforked; only what its outer classes do per token on the way (placeholder search,
     mask building) is left out.
@@ -38,19 +39,32 @@ class Decoder:
         self.text_model: PreTrainedModel = self._text
         self.config = self._text.config
         self.vocab_size: int = self.config.vocab_size
+        self._sees_ahead = getattr(self.config, "use_bidirectional_attention", None) == "vision"
+        """Whether the tokens of an image see those behind them, in sliding layers."""
         self.parameters = sum(parameter.numel() for parameter in parts.parameters())
 
-    def forward(self, ids: Sequence[int], kv: KVCache, *, want_logits: bool) -> Tensor | None:
+    def forward(
+        self, ids: Sequence[int], kv: KVCache, *, want_logits: bool, images: Sequence[tuple[int, Tensor]] = ()
+    ) -> Tensor | None:
         """Computes keys and values of `ids` into `kv`, and the logits after the last one if wanted.
+
+        Args:
+            ids: Tokens, soft ones among them only where `images` has their vectors.
+            kv: The cache.
+            want_logits: Whether to compute logits.
+            images: Where whole images begin among the ids, each with its vectors [tokens, hidden].
 
         Returns:
             Float32 [vocabulary], or None.
         """
         past, device = kv.length, self.device
+        blocks = [(start, start + len(vectors)) for start, vectors in images] if self._sees_ahead else []
         hidden = self._text(
-            input_ids=torch.tensor([ids], device=device),
+            **(self._embedded(ids, images) if images else {"input_ids": torch.tensor([ids], device=device)}),
             position_ids=torch.arange(past, past + len(ids), device=device)[None],
-            attention_mask=masks(past, len(ids), self.config.sliding_window, device, full=self._full_masks),
+            attention_mask=masks(
+                past, len(ids), self.config.sliding_window, device, full=self._full_masks, blocks=blocks
+            ),
             use_cache=True,
             logits_to_keep=1,  # the layers that share keys and values need no more
             **{self._cache_argument: kv.layers},
@@ -61,3 +75,15 @@ class Decoder:
         if (cap := self.config.final_logit_softcapping) is not None:
             logits = torch.tanh(logits / cap) * cap
         return logits.float()
+
+    def _embedded(self, ids: Sequence[int], images: Sequence[tuple[int, Tensor]]) -> dict[str, Tensor]:
+        """What goes into the layers where there are images: at their places the padding token's per-layer embeddings,
+        and their vectors in the place of its own."""
+        plain = torch.tensor([[self.config.pad_token_id if is_soft(id) else id for id in ids]], device=self.device)
+        embeddings: Tensor = self._text.embed_tokens(plain)
+        inputs = {"inputs_embeds": embeddings}
+        if getattr(self.config, "hidden_size_per_layer_input", 0):
+            inputs["per_layer_inputs"] = self._text.get_per_layer_inputs(plain, None)
+        for start, vectors in images:
+            embeddings[0, start : start + len(vectors)] = vectors.to(embeddings)
+        return inputs

@@ -7,7 +7,7 @@ has the cache catch up with it, chunk by chunk.
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import TypeVar
 
 import anyio.lowlevel
@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from g4agent.errors import ContextOverflowError, ConversationError
-from g4agent.gemma4.tokens import CHANNEL_CLOSE
+from g4agent.gemma4.soft_tokens import blocks, key_at, whole_end, whole_start
+from g4agent.gemma4.tokens import CHANNEL_CLOSE, is_soft
+from g4agent.image import Image, ImageKey
 from g4agent.ports.runtime import GenerateRequest, MemoryUse, SampledToken, Sampling
 from g4agent_torch.decoder import Decoder
 from g4agent_torch.kv import KVStore
@@ -27,6 +29,7 @@ from g4agent_torch.pages.state import CacheState
 from g4agent_torch.residents import Residents
 from g4agent_torch.sampling import choose
 from g4agent_torch.thoughts import ThoughtMeter
+from g4agent_torch.vision import Vision
 
 T = TypeVar("T")
 
@@ -51,7 +54,7 @@ class Turns:
 
 
 class TorchEngine:
-    """`DurableEngine` over a decoder and a KV cache.
+    """`DurableEngine` and `ImageEngine` over a decoder and a KV cache.
 
     The cache holds a prefix of `tokens`; a token that was just sampled is computed when the one after it is asked for.
     `_logits` are those after the cache's last token, or None where they were not wanted or a cut has outdated them.
@@ -70,10 +73,13 @@ class TorchEngine:
         context_length: int,
         prefill_chunk: int,
         keeper: Keeper | None = None,
+        vision: Vision | None = None,
     ) -> None:
         self._decoder, self._store, self._grammars, self._turns = decoder, store, grammars, turns
         self._residents = residents
         self._context_length, self._prefill_chunk = context_length, prefill_chunk
+        self._vision = vision
+        self._images: dict[ImageKey, Image] = {}
         self._tokens: list[int] = []
         self._kv = store.new()
         self._logits: Tensor | None = None
@@ -101,9 +107,12 @@ class TorchEngine:
                 hint="Start a new session, shorten the input, or load the model with a larger context_length.",
             )
         vocabulary = range(self._decoder.vocab_size)
-        if unknown := [id for id in ids if id not in vocabulary]:
+        if unknown := [id for id in ids if id not in vocabulary and not (self._vision and is_soft(id))]:
             raise ConversationError(f"Token ids {unknown[:5]} are not in the model's {len(vocabulary)} tokens.")
         self._tokens.extend(ids)
+
+    async def show(self, images: Iterable[Image]) -> None:
+        self._images |= {image.key: image for image in images}
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[SampledToken, None]:
         if not self._tokens:
@@ -137,7 +146,8 @@ class TorchEngine:
         if not 0 <= length <= len(self._tokens):
             raise ConversationError(f"Cannot cut {len(self._tokens)} tokens to {length}.")
         if length < self._kv.length:
-            self._unsearched = self._kv.truncate(length) < length and self._keeper is not None
+            whole = whole_start(self._tokens, length)
+            self._unsearched = self._kv.truncate(whole) < whole and self._keeper is not None
             self._logits = None
         del self._tokens[length:]
         self._marks_due = [mark for mark in self._marks_due if mark <= length]
@@ -188,6 +198,7 @@ class TorchEngine:
             self._keeper, self._unsearched = None, False
         self._kv, self._logits = self._store.new(), None
         self._tokens.clear()
+        self._images.clear()
         self._marks_due.clear()
 
     async def _sample(self, sampling: Sampling, guide: Guide | None) -> SampledToken:
@@ -206,8 +217,8 @@ class TorchEngine:
             if self._kv.length == end and self._logits is None:  # cut back to where the logits were not kept
                 self._kv.truncate(end - 1)
             if (start := self._kv.length) < end:
-                stop = min(end, start + self._prefill_chunk, *self._marks_due)
-                self._forward(self._tokens[start:stop], want_logits=stop == end)
+                stop = self._whole(start, min(end, start + self._prefill_chunk, *self._marks_due))
+                self._forward(start, stop, want_logits=stop == end)
             if self._logits is None:
                 return None
             allowed = guide.allowed() if guide is not None else None
@@ -225,9 +236,31 @@ class TorchEngine:
         if passed and passed[-1] == self._kv.length:
             self._mark_here()
 
-    def _forward(self, ids: Sequence[int], *, want_logits: bool) -> None:
+    def _whole(self, start: int, stop: int) -> int:
+        """The end of a pass from `start` on that would end at `stop`: no image is cut, as its tokens may see those
+        behind them."""
+        before = whole_start(self._tokens, stop)
+        return before if before > start else whole_end(self._tokens, stop)
+
+    def _vectors(self, start: int, stop: int) -> list[tuple[int, Tensor]]:
+        """The images of a pass: where each begins, and its vectors."""
+        if self._vision is None:
+            return []
+        found = []
+        for at, end in blocks(self._tokens, start, stop):
+            image = self._images.get(key_at(self._tokens, at))
+            if image is None or len(vectors := self._vision.vectors(image)) != end - at:
+                raise ConversationError(
+                    f"The soft tokens from {at} to {end} are of no image that was shown.", hint="Call `show` first."
+                )
+            found.append((at - start, vectors))
+        return found
+
+    def _forward(self, start: int, stop: int, *, want_logits: bool) -> None:
+        ids = self._tokens[start:stop]
         try:
-            self._logits = self._decoder.forward(ids, self._kv, want_logits=want_logits)
+            images = self._vectors(start, stop)
+            self._logits = self._decoder.forward(ids, self._kv, want_logits=want_logits, images=images)
         except BaseException:  # out of memory: some layers hold the chunk and some do not
             self._drop_cache()
             raise

@@ -27,6 +27,7 @@ from g4agent_torch.tokenizer import TorchTokenizer
 from g4agent_torch.turboquant.cache import PAGED
 from g4agent_torch.turboquant.codec import RATES
 from g4agent_torch.turboquant.store import TurboQuantKVStore
+from g4agent_torch.vision import Vision
 
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """Not float16: activations of Gemma models leave its range."""
@@ -63,7 +64,7 @@ def load_runtime(
             say(f"{checkpoint.name}: loading {checkpoint.weight_bytes / 1e9:.1f} GB of weights")
         with _progress_bars(bars and large):
             weights = _load_weights(checkpoint, precision)
-    decoder = _decoder(weights, where, checkpoint, DenseKVStore.attention if rate is None else PAGED)
+    decoder, vision = _on_device(weights, where, checkpoint, DenseKVStore.attention if rate is None else PAGED)
     if large:
         say(f"{checkpoint.name}: ready on {where} after {time.monotonic() - started:.0f} s")
     config = decoder.config
@@ -82,12 +83,15 @@ def load_runtime(
         dtype=str(precision).removeprefix("torch."),
         device=str(where),
         token_bytes=shape.token_bytes(kv_bits, precision.itemsize),
+        sees_images=vision is not None,
     )
     file = checkpoint.folder / "tokenizer.json"
     tokenizer, grammars = TorchTokenizer(file, decoder.vocab_size), GrammarCompiler(file, decoder.vocab_size)
     chunk = prefill_chunk or (256 if where.type == "cpu" else 2048)
     residents = Residents(kv_memory)
-    return TorchRuntime(info, tokenizer, decoder, store, grammars, residents, prefill_chunk=chunk, page_bytes=kv_disk)
+    return TorchRuntime(
+        info, tokenizer, decoder, store, grammars, residents, prefill_chunk=chunk, page_bytes=kv_disk, vision=vision
+    )
 
 
 def _device(name: str) -> torch.device:
@@ -165,9 +169,12 @@ def _load_weights(checkpoint: Checkpoint, dtype: torch.dtype) -> PreTrainedModel
     return model
 
 
-def _decoder(model: PreTrainedModel, device: torch.device, checkpoint: Checkpoint, attention: str) -> Decoder:
+def _on_device(
+    model: PreTrainedModel, device: torch.device, checkpoint: Checkpoint, attention: str
+) -> tuple[Decoder, Vision | None]:
+    """The language model, and the vision part where there is one."""
     try:
-        return Decoder(model, attention, device)
+        return Decoder(model, attention, device), Vision.of(model, device)
     except torch.OutOfMemoryError as error:
         raise ModelLoadError(
             f"The weights of {checkpoint.name} do not fit in the memory of {device}.",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from g4agent.errors import ImageError
+from g4agent.image import Image
 from g4agent.ports.runtime import ModelInfo
 from g4agent_torch.decoder import Decoder
 from g4agent_torch.engine import TorchEngine, Turns
@@ -14,10 +16,11 @@ from g4agent_torch.pages.keeper import Keeper
 from g4agent_torch.pages.page_store import opened
 from g4agent_torch.residents import Residents
 from g4agent_torch.tokenizer import TorchTokenizer
+from g4agent_torch.vision import Vision
 
 
 class TorchRuntime:
-    """`GrammarRuntime` and `DurableRuntime` over torch. Made by `g4agent_torch.load`."""
+    """`GrammarRuntime`, `DurableRuntime` and `ImageRuntime` over torch. Made by `g4agent_torch.load`."""
 
     def __init__(
         self,
@@ -30,10 +33,12 @@ class TorchRuntime:
         *,
         prefill_chunk: int,
         page_bytes: int,
+        vision: Vision | None = None,
     ) -> None:
         self.info = info
         self.tokenizer = tokenizer
         self._decoder: Decoder | None = decoder
+        self._vision = vision
         self._store = store
         self._grammars = grammars
         self._turns = Turns()
@@ -70,11 +75,17 @@ class TorchRuntime:
             context_length=self.info.context_length,
             prefill_chunk=self._prefill_chunk,
             keeper=keeper,
+            vision=self._vision,
         )
+
+    def soft_tokens(self, image: Image) -> int:
+        if self._vision is None:
+            raise ImageError(f"{self.info.name} sees no images.", hint="Use a checkpoint that has its vision part.")
+        return self._vision.soft_tokens(image)
 
     def accepts_grammar(self, text: str) -> bool:
         return self._grammars.accepts(text)
 
     async def close(self) -> None:
         """Lets the weights go; they are freed with the last engine."""
-        self._decoder = None
+        self._decoder = self._vision = None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 from typing import cast
 
+from g4agent.errors import ImageError
+from g4agent.image import Image
 from g4agent.messages import JsonValue, ToolError, ToolErrorKind
 from g4agent.ports.sandbox import ExecResult, Limits, MiB, PythonOutcome
 from g4agent_box.channel import Reply
@@ -34,15 +37,22 @@ def tool_outcome(result: ExecResult, answer: bytes, limits: Limits) -> PythonOut
 
 
 def _decode_answer(answer: bytes, result: ExecResult) -> PythonOutcome:
-    """`{"value": …}` or `{"error": …}`, written by a process that ran the tool's code: it may be anything."""
+    """`{"value": …, "images": […]}` or `{"error": …}`, written by a process that ran the tool's code: it may be
+    anything."""
     try:
         document = json.loads(answer, parse_constant=_refuse_constant)
         if "error" not in document:
-            return PythonOutcome(cast(JsonValue, document["value"]), None, result)
+            images = tuple(
+                Image(
+                    base64.b64decode(each["data"], validate=True), name=str(each["name"])[:200], tokens=each["tokens"]
+                )
+                for each in document.get("images", ())
+            )
+            return PythonOutcome(cast(JsonValue, document["value"]), None, result, images)
         error = document["error"]
         kind: ToolErrorKind = "invalid_arguments" if error["kind"] == "invalid_arguments" else "exception"
         return PythonOutcome(None, ToolError(kind, str(error["message"]), str(error.get("detail", ""))), result)
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ImageError):
         return PythonOutcome(None, ToolError("exception", "the tool garbled its own result"), result)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import anyio
 
-from g4agent import Agent, Policy, Rule, secret, tool
+from g4agent import Agent, Image, Policy, Rule, secret, tool
 from g4agent.testing import ScriptedModel, call, say
 
+PNG = b"\x89PNG\r\n\x1a\n of a mug"
 print("an agent's module that prints")
 
 
@@ -82,6 +84,14 @@ def forbidden() -> str:
     """Do what the policy does not allow."""
     return "done"
 
+
+@tool(effect="pure")
+def paint() -> list[Any]:
+    """Paint."""
+    return ["A picture:", Image(PNG, name="mug.png")]
+
+
+painter = Agent(model="no model is loaded for a tool's call", tools=[paint])
 
 notes = Agent(
     model="no model is loaded for a tool's call",

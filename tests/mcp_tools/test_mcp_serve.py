@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import subprocess
 import sys
@@ -57,6 +58,16 @@ async def test_a_call_runs_the_agent_and_another_goes_on_with_its_session(enviro
         assert unknown.is_error and "There is no session 'zzzz'" in str(unknown.content)
         assert (await served.call_tool("helper", {})).is_error
     assert seen == ["calls wait"]
+
+
+async def test_a_picture_goes_out_as_a_picture(environment: dict[str, str]) -> None:
+    """A client's model can see it; its path would say nothing to a client on another machine."""
+    async with client("painter", environment) as served:
+        answer = await served.call_tool("paint", {})
+    text, image = answer.content
+    assert isinstance(text, types.TextContent) and '"image": "mug.png"' in text.text
+    assert isinstance(image, types.ImageContent) and image.mime_type == "image/png"
+    assert base64.b64decode(image.data) == b"\x89PNG\r\n\x1a\n of a mug"
 
 
 async def test_a_cancelled_call_leaves_a_session_that_can_go_on(environment: dict[str, str]) -> None:

@@ -215,11 +215,14 @@ async def test_output_is_shaped_and_in_order(run: Run) -> None:
     assert (await run("print('\\ud800'); '\\ud800'"))["output"] == "\\ud800"
 
 
-async def test_a_plot_becomes_a_file(run: Run, box: Box) -> None:
-    """The model cannot see it and must know, but can say where it is; it is drawn once."""
-    got = await run("import matplotlib.pyplot as plt\nfig, ax = plt.subplots()\nax.plot([1, 2])\nplt.show()")
-    assert got == {"plots": ["plots/call-1-1.png"], "note": "plots are saved as files; pictures cannot be shown to you"}
-    assert (await box.read_file("plots/call-1-1.png")).startswith(b"\x89PNG")
+async def test_a_plot_becomes_a_file_and_an_image(run: Run, box: Box) -> None:
+    """A model that cannot see it can say where it is; it is drawn once."""
+    code = "import matplotlib.pyplot as plt\nfig, ax = plt.subplots()\nax.plot([1, 2])\nplt.show()"
+    plotted = await box.call(PythonCall("g4agent_python.running", "run_python", {"code": code}), timeout=60)
+    got, (image,) = plotted.value, plotted.images
+    file = await box.read_file("plots/call-1-1.png")
+    assert file.startswith(b"\x89PNG") and image.data == file and image.name == "plots/call-1-1.png"
+    assert got == {"plots": [{"image": "plots/call-1-1.png", "media_type": "image/png", "bytes": len(file)}]}
     assert await run("len(ax.lines)") == {"result": "1"}
 
 

@@ -13,20 +13,29 @@ import pytest
 from store_samples import SESSION, call, grown, intent, model_step
 
 from g4agent.errors import SessionNotFoundError, StoreError
+from g4agent.image import Image
 from g4agent.ports.runtime import SampledToken, TranscriptDelta
 from g4agent.store import Generation, StepRecord, Store
+from g4agent.store.records import StepImage
 from g4agent.verdict import Outcome, Verdict
 
 GOLDEN = Path(__file__).parent / "golden_archives"
 SAMPLED = Generation(64, 8, (SampledToken(48, logprob=-0.5), SampledToken(101, forced=True), SampledToken(50)))
 
+MUG, CUP = (
+    StepImage(Image(b"\x89PNG\r\n\x1a\n of a " + name.encode(), name=f"{name}\0.png", tokens=70), place=place)
+    for name, place in (("mug", 0), ("cup", 5))
+)
+
 
 def told(store: Store) -> str:
     """A session with something in every table."""
     id = store.create_session(SESSION)
-    store.commit_step(id, StepRecord(0, "user", TranscriptDelta(0, (2, 105)), text="\0Two ␀ mugs\nПожалуйста"))
+    asked = StepRecord(0, "user", TranscriptDelta(0, (2, 105)), text="\0Two ␀ mugs\nПожалуйста", images=(MUG, CUP))
+    store.commit_step(id, asked)
     done = call(1, value={"ключ": [None, 2**70, 0.1, "\0"]}, output="\0 ␀0", repairs=("quote",))
-    store.commit_step(id, model_step(1, 2, calls=(done,), generation=SAMPLED, thoughts="Hm", workspace=b"one"))
+    seen = {"calls": (done,), "workspace": b"one", "images": (StepImage(MUG.image, "s1c0"),)}
+    store.commit_step(id, model_step(1, 2, generation=SAMPLED, thoughts="Hm", **seen))
     store.commit_step(id, model_step(2, 6, workspace=b"two" * 1000))
     store.end_turn(id, Verdict(Outcome.AWAITING_APPROVAL, "a call waits"))
     store.record_intents(id, 3, [intent(3), intent(3, 1)], SAMPLED)
@@ -39,7 +48,7 @@ def everything(store: Store, id: str) -> list[Any]:
     """All that can be read of a session."""
     generations = [store.generation(id, step) for step in range(5)]
     parts = (store.session(id), store.steps(id), store.calls(id), store.questions.of(id))
-    return [*parts, store.transcript(id), store.workspace(id), *generations]
+    return [*parts, store.transcript(id), store.workspace(id), store.images(id), *generations]
 
 
 def rewritten(file: Path, change: Callable[[list[dict[str, Any]]], None]) -> None:
@@ -83,7 +92,7 @@ def test_where_the_id_is_taken_a_new_one_is_given(place: str, tmp_path: Path) ->
         assert {c.made_in for c in store.calls(copy)} == {id}
         assert [q.id for q in store.questions.of(copy)] == [f"{copy}-1", f"{copy}-2"]
         store.delete_session(id)
-        assert store.workspace(copy) == b"two" * 1000
+        assert store.workspace(copy) == b"two" * 1000 and len(store.images(copy)[0]) == 2
         assert store.import_session(tmp_path / "session.g4") == id
 
 
@@ -116,16 +125,16 @@ def test_a_file_that_lost_its_end_between_two_lines_is_found(store: Store, expor
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda lines: lines[0].update(g4agent_session=2), r"newer g4agent(.|\n)*Upgrade"),
+        (lambda lines: lines[0].update(g4agent_session=3), r"newer g4agent(.|\n)*Upgrade"),
         (lambda lines: lines[0].update(id="../../etc"), "no exported session"),
         (lambda lines: lines[0].pop("id"), "no exported session"),
         (lambda lines: lines[1]["row"].update(data="eJwDAAAAAAE="), "snapshot"),
         (lambda lines: lines[1].update(table="leases"), "unknown kind"),
-        (lambda lines: lines[3]["row"].update(extra=1), "other columns"),
-        (lambda lines: lines[3]["row"].update(thinking="yes"), "not of type bool"),
-        (lambda lines: lines[3]["row"].update(created="yesterday"), "cannot be read"),
-        (lambda lines: lines[4]["row"].update(steps=7), "not complete"),
-        (lambda lines: lines[4]["row"].update(workspace="0" * 64), "refused"),
+        (lambda lines: lines[5]["row"].update(extra=1), "other columns"),
+        (lambda lines: lines[5]["row"].update(thinking="yes"), "not of type bool"),
+        (lambda lines: lines[5]["row"].update(created="yesterday"), "cannot be read"),
+        (lambda lines: lines[6]["row"].update(steps=7), "not complete"),
+        (lambda lines: lines[6]["row"].update(workspace="0" * 64), "refused"),
     ],
     ids=["newer", "path", "no id", "snapshot", "table", "column", "type", "time", "steps", "no snapshot"],
 )
@@ -164,3 +173,5 @@ def test_a_golden_file_is_taken_in(golden: Path, place: str) -> None:
         assert store.session(id).title == "\0Two ␀ mugs" and store.session(id).steps == 3
         assert store.workspace(id) == b"two" * 1000 and store.generation(id, 1) == SAMPLED
         assert [c.result is None for c in store.calls(id)] == [False, True, True]
+        images = {0: [MUG, CUP], 1: [StepImage(MUG.image, "s1c0")]}
+        assert store.images(id) == ({} if golden.stem == "v1" else images)

@@ -24,6 +24,8 @@ from transformers import (
     PreTrainedModel,
 )
 
+from g4agent.gemma4.tokens import VIDEO
+
 VARIANTS = ("E2B", "E4B", "12B", "26B-A4B", "31B")
 VOCABULARY = 420
 WINDOW = 16
@@ -87,6 +89,9 @@ SPECIFIC: dict[str, dict[str, Any]] = {
 SPECIFIC["two layers"] = SPECIFIC["31B"] | {"layer_types": pattern(1, 1)}
 """For tests that need many tokens more than they need layers."""
 
+SPECIFIC["wide heads"] = SPECIFIC["31B"] | {"global_head_dim": 128}
+"""For the compressed cache, which wants heads of such sizes."""
+
 
 def text_config(variant: str, **changes: Any) -> Any:
     """The scaled-down text configuration of an official variant."""
@@ -113,12 +118,30 @@ def text_model(variant: str) -> PreTrainedModel:
     return randomise(kind(config))
 
 
-def multimodal_model(variant: str) -> PreTrainedModel:
+IMAGE_VOCABULARY = VIDEO + 1
+"""So many that the tokens around an image have their official ids."""
+SEEING: dict[str, dict[str, Any]] = {
+    "E2B": {"layer_types": pattern(4, 2), "num_kv_shared_layers": 5, "vocab_size_per_layer_input": IMAGE_VOCABULARY},
+    "E4B": {"layer_types": pattern(5, 2), "num_kv_shared_layers": 6, "vocab_size_per_layer_input": IMAGE_VOCABULARY},
+    "12B": {"layer_types": pattern(2, 2)},
+    "26B-A4B": {"layer_types": pattern(2, 2)},
+    "31B": {"layer_types": pattern(2, 2)},
+    "wide heads": {"layer_types": pattern(2, 1)},
+}
+"""With a window that is shorter than an image in some places and longer in others."""
+
+
+def seeing_model(variant: str) -> PreTrainedModel:
+    """A random model of an official variant whose vocabulary has the tokens of images."""
+    return multimodal_model(variant, vocab_size=IMAGE_VOCABULARY, sliding_window=64, **SEEING[variant])
+
+
+def multimodal_model(variant: str, **changes: Any) -> PreTrainedModel:
     """The same with a tiny vision part, as the official checkpoints are saved."""
     torch.manual_seed(0)
-    text = text_config(variant)
+    text = text_config(variant, **changes)
     if variant == "12B":
-        unified_vision = Gemma4UnifiedVisionConfig(mm_embed_dim=32, output_proj_dims=32, mm_posemb_size=16)
+        unified_vision = Gemma4UnifiedVisionConfig(mm_embed_dim=32, output_proj_dims=32, mm_posemb_size=64)
         audio = Gemma4UnifiedAudioConfig(audio_embed_dim=16)
         whole = Gemma4UnifiedConfig(text_config=text, vision_config=unified_vision, audio_config=audio)
         return randomise(Gemma4UnifiedForConditionalGeneration(whole))

@@ -76,12 +76,12 @@ def agent_server(agent: Agent) -> Server[DirectTools]:
         if parameters.name in own:
             person = Person(context, parameters.input_responses)
             try:
-                result = await context.lifespan_context.call(parameters.name, arguments, context, person)
+                result, images = await context.lifespan_context.call(parameters.name, arguments, context, person)
             except G4AgentError as error:
                 return failed(str(error))
             if person.question is not None:
                 return InputRequiredResult(input_requests={KEY: person.question})
-            return answered(result, person)
+            return answered(result, images, person)
         prompt, session_id = arguments.get("prompt"), arguments.get("session")
         if parameters.name != name or not isinstance(prompt, str) or not isinstance(session_id, str | None):
             return failed(f"call {name} with a prompt, or one of: {', '.join(own) or 'nothing else'}")

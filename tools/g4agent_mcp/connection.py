@@ -25,7 +25,6 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 import g4agent
 from g4agent.errors import ToolDefinitionError
-from g4agent.messages import JsonValue
 from g4agent.tools import PythonTarget, Tool
 from g4agent.validation import check_schema
 from g4agent_mcp import convert
@@ -100,8 +99,9 @@ class Connection:
             self._tools = tuple(self._native(listed))
         return self._tools
 
-    async def call(self, name: str, arguments: Mapping[str, Any]) -> JsonValue:
-        """Calls a tool by the server's own name. Cancelling tells the server, and does not wait for it.
+    async def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        """Calls a tool by the server's own name; gives what `native_result` does. Cancelling tells the server, and does
+        not wait for it.
 
         Raises:
             McpToolError: The server says that the call failed.
@@ -116,7 +116,7 @@ class Connection:
         finally:
             future.cancel()
 
-    async def _call(self, link: _Link, name: str, arguments: dict[str, Any]) -> JsonValue:
+    async def _call(self, link: _Link, name: str, arguments: dict[str, Any]) -> Any:
         try:
             result = await link.client.call_tool(name, arguments)
         except MCPError as error:
@@ -261,7 +261,7 @@ class Connection:
         return tools
 
     def _caller(self, name: str) -> Callable[..., Any]:
-        async def call(**arguments: Any) -> JsonValue:
+        async def call(**arguments: Any) -> Any:
             return await self.call(name, arguments)
 
         return call

@@ -12,6 +12,8 @@ from typing import Any, cast
 
 from mcp.types import CallToolResult, EmbeddedResource, TextContent, TextResourceContents, Tool, ToolAnnotations
 
+from g4agent.errors import ImageError
+from g4agent.image import Image
 from g4agent.messages import JsonValue
 from g4agent.tools import MAX_NAME_LENGTH, Effect
 from g4agent_mcp.errors import McpToolError
@@ -53,8 +55,9 @@ def claimed_effect(hints: ToolAnnotations | None) -> Effect:
     return "pure" if hints.read_only_hint else "idempotent" if hints.idempotent_hint else "once"
 
 
-def native_result(result: CallToolResult, save: Callable[[bytes, str], Path]) -> JsonValue:
-    """A result as JSON: structured content where there is any, one text as it is, and several parts as a list.
+def native_result(result: CallToolResult, save: Callable[[bytes, str], Path]) -> Any:
+    """A result as a tool returns it: structured content where there is any, one text as it is, and several parts as a
+    list; an image as `Image`.
 
     Args:
         result: What the server answered.
@@ -67,17 +70,17 @@ def native_result(result: CallToolResult, save: Callable[[bytes, str], Path]) ->
     if result.is_error:
         texts = [part if isinstance(part, str) else str(part) for part in parts]
         raise McpToolError("\n".join(texts) or "the server says that the call failed, and not why")
-    files = [part for part in parts if isinstance(part, dict)]
+    files = [part for part in parts if isinstance(part, dict | Image)]
     if result.structured_content is not None:
         value: JsonValue = result.structured_content
         if isinstance(value, dict) and value.keys() == {"result"}:
             value = value["result"]  # how servers wrap what is no object
-        return {"result": value, "files": cast(JsonValue, files)} if files else value
-    return parts[0] if len(parts) == 1 else cast(JsonValue, parts)
+        return {"result": value, "files": files} if files else value
+    return parts[0] if len(parts) == 1 else parts
 
 
-def _part(content: Any, save: Callable[[bytes, str], Path]) -> JsonValue:
-    """Text as it is; anything else as an object that says what and where it is."""
+def _part(content: Any, save: Callable[[bytes, str], Path]) -> JsonValue | Image:
+    """Text as it is; an image that a model can see; anything else as an object that says what and where it is."""
     if isinstance(content, TextContent):
         return shorten(content.text)
     if isinstance(content, EmbeddedResource):
@@ -86,7 +89,11 @@ def _part(content: Any, save: Callable[[bytes, str], Path]) -> JsonValue:
             return {"resource": str(resource.uri), "text": shorten(resource.text)}
         return {"resource": str(resource.uri), **_saved("file", resource.blob, resource.mime_type, save)}
     if content.type in ("image", "audio"):
-        return _saved(content.type, content.data, content.mime_type, save)
+        saved = _saved(content.type, content.data, content.mime_type, save)
+        try:
+            return Image(str(saved["image"]))
+        except (KeyError, ImageError):  # a sound, or a picture in another format
+            return saved
     described: Mapping[str, Any] = content.model_dump(mode="json", exclude_none=True, include={"name", "description"})
     return {"resource": str(content.uri), **described}
 

@@ -34,11 +34,14 @@ if TYPE_CHECKING:
     from mcp.server import ServerRequestContext
 
     from g4agent.agent import Agent
+    from g4agent.image import Image, ImagesOfCalls, Prompt
     from g4agent.session import Session
     from g4agent.tools import Tool
     from g4agent_mcp.asking import Person
 
-CLIENT = ModelInfo("mcp-client", "mcp-client", "small", 1 << 30, parameters=0, dtype="none", device="none")
+CLIENT = ModelInfo(
+    "mcp-client", "mcp-client", "small", 1 << 30, parameters=0, dtype="none", device="none", sees_images=True
+)
 UNDONE = Rule("ask", effect="once", reason="its effect cannot be undone, and no rule allows it")
 """The last rule: without it whatever a client asks for would be done."""
 
@@ -54,6 +57,7 @@ class _Order:
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     done: anyio.Event = field(default_factory=anyio.Event)
     result: ToolResult | None = None
+    images: Sequence[Image] = ()
     problem: str = ""
 
 
@@ -89,8 +93,8 @@ class DirectTools:
 
     async def call(
         self, name: str, arguments: Mapping[str, JsonValue], context: ServerRequestContext[Any], person: Person
-    ) -> ToolResult:
-        """Makes one call and waits for it. Cancelling ends it.
+    ) -> tuple[ToolResult, Sequence[Image]]:
+        """Makes one call and waits for it; gives the images in the result, too. Cancelling ends it.
 
         Raises:
             G4AgentError: The session could not be opened, or the run ended without a result.
@@ -103,7 +107,7 @@ class DirectTools:
             order.scope.cancel()
         if order.result is None:
             raise G4AgentError(order.problem)
-        return order.result
+        return order.result, order.images
 
     async def _work(self, *, task_status: TaskStatus[None]) -> None:
         """Makes one call after the other, in one task from beginning to end, as a session's cancel scopes ask for."""
@@ -133,7 +137,7 @@ class DirectTools:
         await order.progress.tell(event)
         match event:
             case ToolFinished(result):
-                order.result = result
+                order.result, order.images = result, self._client.images
             case RunFinished(verdict=verdict):
                 order.problem = verdict.reason
 
@@ -149,6 +153,8 @@ class _Client:
 
     def __init__(self) -> None:
         self.next: tuple[str, Mapping[str, JsonValue]] | None = None
+        self.images: list[Image] = []
+        """Those in the result of the last call."""
 
     async def open_conversation(self) -> _Calling:
         return _Calling(self)
@@ -176,10 +182,13 @@ class _Calling:
     async def restore(self, setup: ConversationSetup, tokens: Sequence[int]) -> None:
         return None
 
-    async def add_user(self, text: str) -> None:
+    async def add_user(self, prompt: Prompt) -> None:
         return None
 
-    async def add_results(self, results: Sequence[ToolResult]) -> Sequence[ToolResult]:
+    async def add_results(
+        self, results: Sequence[ToolResult], images: ImagesOfCalls | None = None
+    ) -> Sequence[ToolResult]:
+        self._client.images = [image for each in (images or {}).values() for image in each]
         return results
 
     async def rewind(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mcp import types
@@ -10,6 +12,7 @@ from mcp import types
 from g4agent.messages import ToolResult
 
 if TYPE_CHECKING:
+    from g4agent.image import Image
     from g4agent.tools import Tool
     from g4agent_mcp.asking import Person
 
@@ -26,14 +29,18 @@ def declared(tool: Tool) -> types.Tool:
     return types.Tool(name=tool.name, description=tool.description, input_schema=dict(tool.schema), annotations=hints)
 
 
-def answered(result: ToolResult, person: Person) -> types.CallToolResult:
-    """A call's result: text as it is, an object also as structure, an error as its message."""
+def answered(result: ToolResult, images: Sequence[Image], person: Person) -> types.CallToolResult:
+    """A call's result: text as it is, an object also as structure, the images behind it, an error as its message."""
     if result.error is not None:
         return failed(f"{result.error.message}; {NOT_ASKED}" if person.unasked else result.error.message)
     value = result.value
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    pictures = [
+        types.ImageContent(data=base64.b64encode(image.data).decode(), mime_type=image.media_type) for image in images
+    ]
     return types.CallToolResult(
-        content=[types.TextContent(text=text)], structured_content=value if isinstance(value, dict) else None
+        content=[types.TextContent(text=text), *pictures],
+        structured_content=value if isinstance(value, dict) else None,
     )
 
 

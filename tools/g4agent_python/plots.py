@@ -1,4 +1,4 @@
-"""Plots of matplotlib, if the code uses it, as files of the workspace."""
+"""Plots of matplotlib, if the code uses it, as files of the workspace and images for the model."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import tempfile
 import warnings
 from pathlib import Path
 
+from g4agent.image import Image
+
 FOLDER = "plots"
 MAX_PLOTS = 10
 FONTS = Path("/etc/fonts/fonts.conf")
-UNSEEN = "plots are saved as files; pictures cannot be shown to you"
 
 
 def use_files() -> None:
@@ -24,23 +25,23 @@ def use_files() -> None:
     warnings.filterwarnings("ignore", message=".*non-interactive, and thus cannot be shown")
 
 
-def save_plots(workspace: Path, number: int) -> tuple[list[str], list[str]]:
-    """Saves the figures that are open after a call, and closes them; gives their paths, and notes."""
+def save_plots(workspace: Path, number: int) -> tuple[list[Image], list[str]]:
+    """Saves the figures that are open after a call, and closes them; gives them, named by their paths, and notes."""
     pyplot = sys.modules.get("matplotlib.pyplot")
     figures = pyplot.get_fignums() if pyplot is not None else []
     if pyplot is None or not figures:
         return [], []
-    paths: list[str] = []
-    notes = [UNSEEN]
+    plots: list[Image] = []
+    notes: list[str] = []
     try:
         (workspace / FOLDER).mkdir(exist_ok=True)
         for figure in figures[:MAX_PLOTS]:
             path = f"{FOLDER}/call-{number}-{figure}.png"
             pyplot.figure(figure).savefig(workspace / path)
-            paths.append(path)
+            plots.append(Image(workspace / path, name=path))
     except Exception as error:  # drawing happens only now, and fails as the code's own calls could
         notes = [f"a plot could not be saved: {type(error).__name__}: {str(error)[:200]}"]
     if len(figures) > MAX_PLOTS:
         notes.append(f"only the first {MAX_PLOTS} of {len(figures)} plots are saved")
     pyplot.close("all")
-    return paths, notes
+    return plots, notes

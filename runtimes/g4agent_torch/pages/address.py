@@ -8,6 +8,7 @@ from array import array
 from collections.abc import Sequence
 from typing import Any, Final
 
+from g4agent.gemma4.soft_tokens import SPELLED, whole_end
 from g4agent_torch.turboquant.cache import SINKS
 from g4agent_torch.turboquant.layout import PAGE_TOKENS
 
@@ -44,6 +45,12 @@ def next_address(parent: str, ids: Sequence[int]) -> str:
     return hashlib.sha256(bytes.fromhex(parent) + packed.tobytes()).hexdigest()
 
 
+def named(tokens: Sequence[int], start: int, end: int) -> Sequence[int]:
+    """The ids that the keys and values of a stretch depend on: its own, and where it ends within an image as many of
+    the next as spell which image that is."""
+    return tokens[start : min(whole_end(tokens, end), end + SPELLED)]
+
+
 class Chain:
     """The addresses of one sequence's segments, each computed once.
 
@@ -64,10 +71,10 @@ class Chain:
         assert segment < segments_in(len(tokens)), (segment, len(tokens))
         while len(self._addresses) <= segment:
             at = len(self._addresses)
-            ids = tokens[start_of(at) : start_of(at + 1)]
+            ids = named(tokens, start_of(at), start_of(at + 1))
             self._addresses.append(next_address(self._addresses[-1] if at else self.root, ids))
         return self._addresses[segment]
 
     def cut(self, length: int) -> None:
-        """Forgets the segments that are not whole in the first `length` tokens."""
-        del self._addresses[segments_in(length) :]
+        """Forgets the segments that are not whole in the first `length` tokens, or depend on others."""
+        del self._addresses[segments_in(length - SPELLED) :]

@@ -8,7 +8,7 @@ from typing import Final
 import torch
 
 from g4agent_torch.kv import DenseKVCache
-from g4agent_torch.pages.address import Chain, next_address, segments_in, start_of
+from g4agent_torch.pages.address import Chain, named, next_address, segments_in, start_of
 from g4agent_torch.pages.page_file import Contents, PageDamaged, Stretch
 from g4agent_torch.pages.page_store import PageStore, Ref
 from g4agent_torch.pages.state import CacheState
@@ -170,7 +170,7 @@ class Keeper:
             longest = min(limit, start_of(segment + 1) - 1)
             for ref in sorted(self._store.rows_behind(parent), key=lambda ref: -ref.tokens):
                 end = start + ref.tokens
-                if end <= longest and ref.address == next_address(parent, tokens[start:end]):
+                if end <= longest and ref.address == next_address(parent, named(tokens, start, end)):
                     yield end
 
     def _read(self, ref: Ref) -> Contents:
@@ -192,8 +192,8 @@ class Keeper:
     def _part_ref(self, length: int, tokens: Sequence[int]) -> Ref:
         """Rows of the part of a segment that ends at `length`. There being such a file says that a pass ended there."""
         full = segments_in(length)
-        parent, ids = self._chain.before(full, tokens), tokens[start_of(full) : length]
-        return Ref("rows", parent, len(ids), next_address(parent, ids))
+        parent, start = self._chain.before(full, tokens), start_of(full)
+        return Ref("rows", parent, length - start, next_address(parent, named(tokens, start, length)))
 
     def _needed_rows(self, length: int, tokens: Sequence[int], state: CacheState) -> list[Ref]:
         """The rows that a cache of `length` tokens is restored from, in order."""

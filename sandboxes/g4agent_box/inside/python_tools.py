@@ -7,6 +7,7 @@ fork inherits; so of the processes here, each serves one call, or none.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import gc
 import json
@@ -275,7 +276,7 @@ def _answer_unstarted(connection: socket.socket, failure: Head) -> None:
 
 
 def _run_tool(name: ToolName, order: Head, arguments: bytes, result: int) -> NoReturn:
-    """The child's work: calls the tool and writes `{"value": …}` or `{"error": …}` to the result pipe."""
+    """The child's work: calls the tool and writes `{"value": …, "images": […]}` or `{"error": …}` to the pipe."""
     code = 1
     try:
         os.environ.update(order["env"])
@@ -284,7 +285,14 @@ def _run_tool(name: ToolName, order: Head, arguments: bytes, result: int) -> NoR
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
         answer: dict[str, Any]
         try:
-            answer = {"value": name._replace(attribute=order["attribute"]).load().invoke_sync(json.loads(arguments))}
+            images: list[Any] = []
+            tool = name._replace(attribute=order["attribute"]).load()
+            answer = {"value": tool.invoke_sync(json.loads(arguments), images)}
+            if images:
+                answer["images"] = [
+                    {"name": each.name, "tokens": each.tokens, "data": base64.b64encode(each.data).decode()}
+                    for each in images
+                ]
             code = 0
         except BaseException as error:
             answer = {"error": _describe(error)}
