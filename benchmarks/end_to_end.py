@@ -175,7 +175,9 @@ def targets(rows: dict[str, dict[str, float | None]], tokens: int) -> list[Targe
         ratio = {column: (row[column] or 0) / (stock[column] or 1) for column in ("ms/token", "global MB")}
         what = f"{tokens} tokens, {rate} bits"
         exact = SINKS + 2 * PAGE_TOKENS + CHUNK  # tokens that stay in full precision, with their buffer's slack
-        found.append(Target(f"{what}: global bytes over {STOCK}'s", ratio["global MB"], float(rate) / 16 + exact / tokens))
+        found.append(
+            Target(f"{what}: global bytes over {STOCK}'s", ratio["global MB"], float(rate) / 16 + exact / tokens)
+        )
         found.append(Target(f"{what}: percent of prefill in encoding", row["encode %"] or 0, ENCODE_LIMIT))
         if rate == "4" and tokens >= LONG:
             found.append(Target(f"{what}: time of a token over {STOCK}'s", ratio["ms/token"], 1.0))
