@@ -66,6 +66,7 @@ def resume(
     device: o.Device = None,
     dtype: o.Dtype = None,
     kv_bits: o.KvBits = None,
+    kv_sliding_bits: o.KvSlidingBits = None,
     kv_memory: o.KvMemory = None,
     kv_disk: o.KvDisk = None,
     changes: o.Changes = None,
@@ -97,6 +98,7 @@ def resume(
             device=device,
             dtype=dtype,
             kv_bits=kv_bits,
+            kv_sliding_bits=kv_sliding_bits,
             kv_memory=kv_memory,
             kv_disk=kv_disk,
             offline=offline,
@@ -165,6 +167,7 @@ def replay(
     device: o.Device = None,
     dtype: o.Dtype = None,
     kv_bits: o.KvBits = None,
+    kv_sliding_bits: o.KvSlidingBits = None,
     offline: o.Offline = False,
     verbose: o.Verbose = False,
 ) -> None:
@@ -185,7 +188,15 @@ def replay(
         return int(verify and result.divergence is not None)
 
     with reported_errors(verbose):
-        chosen = o.AgentOptions(agent=agent, model=model, device=device, dtype=dtype, kv_bits=kv_bits, offline=offline)
+        chosen = o.AgentOptions(
+            agent=agent,
+            model=model,
+            device=device,
+            dtype=dtype,
+            kv_bits=kv_bits,
+            kv_sliding_bits=kv_sliding_bits,
+            offline=offline,
+        )
         raise typer.Exit(Driver(stored_agent(id, chosen), as_json=False, verbose=verbose).run(run_again))
 
 

@@ -101,7 +101,7 @@ def test_kv_quality_on_real_weights() -> None:
 
 @pytest.mark.slow
 def test_end_to_end_measures_every_cache() -> None:
-    """A peer that no longer takes the model, or a cache of ours that answers something else; 250 MB are fetched once."""
+    """A peer that no longer takes the model, or a cache of ours that answers differently; fetches 250 MB once."""
     rows = _report("end_to_end.py", "--tokens", "1024", "--rounds", "3")["rows"]
     row = {name.removeprefix("1024 tokens, "): figures for name, figures in rows.items()}
     assert row["4 bits"]["KL x 1000"] < 100 and row["packed heads"]["KL x 1000"] < 10
