@@ -1,7 +1,7 @@
 """Sliding layers in 8 bits: each coordinate a signed byte, each vector a scale of its own.
 
-Not rotated: at 8 bits the codes of keys and values as they are lose about as little, and rotating the whole window for
-every token would cost more than the attention over it.
+Not rotated: that would make the error several times smaller (few coordinates of a key are large), but the whole window
+would have to be turned back for every token, at more than the attention over it costs.
 """
 
 from __future__ import annotations
