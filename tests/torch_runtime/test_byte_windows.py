@@ -32,7 +32,7 @@ def test_a_coordinate_is_off_by_half_a_step() -> None:
 
 
 def test_a_model_says_nearly_the_same() -> None:
-    """Within 5 % of its logits (its weights are random, and attention sharp), however the prompt was cut; and to the bit again after a cut."""
+    """Within 5 % of its logits (its weights are random), however the prompt was cut; to the bit again after a cut."""
     torch.manual_seed(0)
     config = text_config("E2B")
     model = randomise(AutoModelForCausalLM.from_config(config, dtype=torch.float32))
