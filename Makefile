@@ -53,6 +53,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/kv_memory.py --check
 	$(BIN)/python benchmarks/resume.py --tokens 2048,8192 --check
 	$(BIN)/python benchmarks/decode_attention.py
+	$(BIN)/python benchmarks/end_to_end.py --check
 	$(BIN)/python benchmarks/coding_oracle.py --check
 	$(BIN)/python benchmarks/nano_eval.py
 	$(BIN)/python benchmarks/sandbox_latency.py

@@ -34,7 +34,9 @@ def storage_bytes(*holders: object) -> int:
 
 
 def _tensors(thing: object) -> Iterator[Tensor]:
-    if isinstance(thing, Tensor):
+    if isinstance(thing, Tensor) and hasattr(thing, "__tensor_flatten__"):  # quanto's: a shell around others
+        yield from _tensors([getattr(thing, name) for name in thing.__tensor_flatten__()[0]])
+    elif isinstance(thing, Tensor):
         yield thing
     elif isinstance(thing, list | tuple):
         for item in thing:

@@ -42,12 +42,12 @@ MODELS = {
 (instruction-tuned, 4-bit GGUF; all 30 layers see everything, head size 64, 8K tokens)."""
 
 
-def load(name: str) -> tuple[Any, Any]:
-    """A model in float32 on the CPU, attending through the compressed cache's function, and its tokenizer."""
+def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
+    """A model on the CPU, attending through the compressed cache's function, and its tokenizer."""
     folder = _cache() / name
     if not folder.is_dir():
         _convert(name, folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True).eval()
     model.set_attn_implementation(PAGED)
     return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
 

@@ -57,6 +57,9 @@ ContextLength = Annotated[
     int | None, typer.Option("--context", "--context-length", min=256, help="Tokens that a session may have.")
 ]
 KvBits = Annotated[str | None, typer.Option("--kv-bits", help="16, 4, 3.5 or 2.5: bits per number of the KV cache.")]
+KvSlidingBits = Annotated[
+    str | None, typer.Option("--kv-sliding-bits", help="16 or 8: bits per number of the sliding layers' windows.")
+]
 KvMemory = Annotated[
     float | None, typer.Option("--kv-memory", metavar="GB", min=0.001, help="Memory that keys and values may take.")
 ]
@@ -94,6 +97,7 @@ class AgentOptions:
     dtype: str | None = None
     context_length: int | None = None
     kv_bits: str | None = None
+    kv_sliding_bits: str | None = None
     kv_memory: float | None = None
     """GB."""
     kv_disk: float | None = None
@@ -143,7 +147,7 @@ class AgentOptions:
         return agent.replace(**changes)
 
     def _model_options(self) -> dict[str, Any]:
-        names = ("device", "dtype", "context_length", "kv_bits")
+        names = ("device", "dtype", "context_length", "kv_bits", "kv_sliding_bits")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         for name in ("kv_memory", "kv_disk"):
             if (gigabytes := getattr(self, name)) is not None:

@@ -68,6 +68,7 @@ def resume(
     device: o.Device = None,
     dtype: o.Dtype = None,
     kv_bits: o.KvBits = None,
+    kv_sliding_bits: o.KvSlidingBits = None,
     kv_memory: o.KvMemory = None,
     kv_disk: o.KvDisk = None,
     changes: o.Changes = None,
@@ -99,6 +100,7 @@ def resume(
             device=device,
             dtype=dtype,
             kv_bits=kv_bits,
+            kv_sliding_bits=kv_sliding_bits,
             kv_memory=kv_memory,
             kv_disk=kv_disk,
             offline=offline,
@@ -195,6 +197,7 @@ def replay(
     device: o.Device = None,
     dtype: o.Dtype = None,
     kv_bits: o.KvBits = None,
+    kv_sliding_bits: o.KvSlidingBits = None,
     offline: o.Offline = False,
     verbose: o.Verbose = False,
 ) -> None:
@@ -215,7 +218,15 @@ def replay(
         return int(verify and result.divergence is not None)
 
     with reported_errors(verbose):
-        chosen = o.AgentOptions(agent=agent, model=model, device=device, dtype=dtype, kv_bits=kv_bits, offline=offline)
+        chosen = o.AgentOptions(
+            agent=agent,
+            model=model,
+            device=device,
+            dtype=dtype,
+            kv_bits=kv_bits,
+            kv_sliding_bits=kv_sliding_bits,
+            offline=offline,
+        )
         raise typer.Exit(Driver(stored_agent(id, chosen), as_json=False, verbose=verbose).run(run_again))
 
 

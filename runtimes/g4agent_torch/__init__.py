@@ -28,6 +28,7 @@ def load(
     offline: bool = False,
     prefill_chunk: int | None = None,
     kv_bits: str = "16",
+    kv_sliding_bits: str = "16",
     kv_memory: int | None = None,
     kv_disk: int = 20_000_000_000,
     progress: Callable[[str], None] | None = None,
@@ -46,6 +47,7 @@ def load(
             CPU and 2048 elsewhere.
         kv_bits: Bits per number that full-attention layers keep of old keys and values, everything counted: `4`, `3.5`,
             `2.5`, or `16` for the precision of the weights.
+        kv_sliding_bits: The same for the windows of sliding layers: `16`, or `8`, a byte each and a scale per vector.
         kv_memory: Bytes that the keys and values of all sessions may take. A context that would not fit is cut to one
             that does; and where several sessions don't fit together, those that wait are put on disk.
         kv_disk: Bytes that the pages of stored sessions may take on disk; the longest unused go first. 0 keeps none.
@@ -74,6 +76,7 @@ def load(
         offline=offline,
         prefill_chunk=prefill_chunk,
         kv_bits=kv_bits,
+        kv_sliding_bits=kv_sliding_bits,
         kv_memory=kv_memory,
         kv_disk=kv_disk,
         progress=progress,

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from g4agent.errors import G4AgentError, ModelLoadError
-from g4agent_torch.memory import OFFICIAL, RATES, Shape, shape_of
+from g4agent.errors import ConfigError, G4AgentError, ModelLoadError
+from g4agent_torch.memory import OFFICIAL, RATES, SLIDING_BITS, Shape, shape_of
 
 LENGTHS = (8_192, 32_768, 131_072, 262_144)
 WEIGHT_BITS = (16, 4)
@@ -44,6 +44,9 @@ class Row:
 
 def fit(
     model: Annotated[str, typer.Argument(help="nano, an official hub id, or a checkpoint folder.")],
+    kv_sliding_bits: Annotated[
+        str, typer.Option("--kv-sliding-bits", help="16 or 8: bits per number of sliding windows.")
+    ] = "16",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say which context lengths of a model fit on this machine, at each rate of the compressed KV cache.
@@ -53,11 +56,13 @@ def fit(
     """
     try:
         name, shape = find(model)
+        if kv_sliding_bits not in SLIDING_BITS:
+            raise ConfigError(f"Windows have no {kv_sliding_bits!r} bits.", hint=f"Use {' or '.join(SLIDING_BITS)}.")
     except G4AgentError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
     where = places()
-    rows = table(shape, where)
+    rows = table(shape, where, kv_sliding_bits)
     if as_json:
         typer.echo(json.dumps(_as_json(name, shape, where, rows), indent=2))
     else:
@@ -92,18 +97,19 @@ def places() -> list[Place]:
     return [Place("memory", ram.total, ram.available, CPU_CHUNK), *cards]
 
 
-def table(shape: Shape, where: Sequence[Place]) -> list[Row]:
+def table(shape: Shape, where: Sequence[Place], sliding_bits: str = "16") -> list[Row]:
     """Every context length that the model is built for, at every rate that its heads allow."""
     lengths = [length for length in LENGTHS if length <= shape.context_length] or [shape.context_length]
     rows = []
     for length in lengths:
         for rate in RATES:
-            cache = shape.kv_bytes(length, rate, CPU_CHUNK)
+            cache = shape.kv_bytes(length, rate, CPU_CHUNK, sliding_bits)
             if cache is None:
                 continue
             fits = {
                 str(bits): {
-                    place.name: shape.weight_bytes(bits) + (shape.kv_bytes(length, rate, place.chunk) or 0)
+                    place.name: shape.weight_bytes(bits)
+                    + (shape.kv_bytes(length, rate, place.chunk, sliding_bits) or 0)
                     <= place.available
                     for place in where
                 }

@@ -7,6 +7,7 @@ plain tensors to its own kernel.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import torch
@@ -16,6 +17,8 @@ from transformers.configuration_utils import PreTrainedConfig
 
 from g4agent_torch.attention import PACKED_SDPA
 
+BYTE_WINDOWS: Final = "windows in 8 bits"
+"""What a store with `ByteWindowLayer` adds to what it is `described` by."""
 MAX_MARKS: Final = 16
 """Marks kept per cache. One more drops the mark that is cheapest to do without; see `DenseKVCache.mark`."""
 
@@ -63,13 +66,18 @@ class DenseKVStore:
 
     Args:
         config: The text configuration of a Gemma 4.
+        windows: Makes a sliding layer of a window's size; None: one in the model's precision.
     """
 
     attention = PACKED_SDPA
-    described = "full precision"
 
-    def __init__(self, config: PreTrainedConfig) -> None:
+    def __init__(self, config: PreTrainedConfig, windows: Callable[..., WindowLayer] | None = None) -> None:
         self._types, self._arguments = get_layer_types_and_kwargs(config)
+        self._windows = windows
+
+    @property
+    def described(self) -> Any:
+        return "full precision" if self._windows is None else ["full precision", BYTE_WINDOWS]
 
     def new(self) -> DenseKVCache:
         layers: list[Any] = []
@@ -77,7 +85,7 @@ class DenseKVStore:
             if kind == "full_attention":
                 layers.append(GrowingLayer())
             elif kind == "sliding_attention":
-                layers.append(WindowLayer(**arguments))
+                layers.append((self._windows or WindowLayer)(**arguments))
             else:  # shares the keys and values of a layer below
                 assert kind == "dummy", kind
                 layers.append(DummyLayer())

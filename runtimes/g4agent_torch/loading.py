@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -16,11 +17,12 @@ from transformers.utils import logging as transformers_logging
 
 from g4agent.errors import ConfigError, ModelLoadError, RuntimeUnavailableError
 from g4agent.ports.runtime import ModelInfo
+from g4agent_torch.byte_windows import ByteWindowLayer
 from g4agent_torch.checkpoint import Checkpoint, Progress, open_checkpoint
 from g4agent_torch.decoder import Decoder
-from g4agent_torch.kv import DenseKVStore
+from g4agent_torch.kv import DenseKVStore, KVStore
 from g4agent_torch.masking import GrammarCompiler
-from g4agent_torch.memory import shape_of
+from g4agent_torch.memory import SLIDING_BITS, shape_of
 from g4agent_torch.residents import Residents
 from g4agent_torch.runtime import TorchRuntime
 from g4agent_torch.tokenizer import TorchTokenizer
@@ -47,12 +49,17 @@ def load_runtime(
     offline: bool,
     prefill_chunk: int | None,
     kv_bits: str,
+    kv_sliding_bits: str,
     kv_memory: int | None,
     kv_disk: int,
     progress: Progress | None,
 ) -> TorchRuntime:
     """See `g4agent_torch.load`."""
     where, rate = _device(device), _rate(kv_bits)
+    if kv_sliding_bits not in SLIDING_BITS:
+        raise ConfigError(
+            f"{kv_sliding_bits!r} bits are no rate of the sliding windows.", hint=f"Use {' or '.join(SLIDING_BITS)}."
+        )
     bars = progress is None and sys.stderr.isatty()
     say = progress or _line_on_stderr
     with _progress_bars(bars):
@@ -68,11 +75,14 @@ def load_runtime(
     if large:
         say(f"{checkpoint.name}: ready on {where} after {time.monotonic() - started:.0f} s")
     config = decoder.config
-    store = DenseKVStore(config) if rate is None else TurboQuantKVStore(decoder.text_model, rate)
+    windows = None if kv_sliding_bits == "16" else partial(ByteWindowLayer, dtype=precision)
+    store: KVStore = (
+        DenseKVStore(config, windows) if rate is None else TurboQuantKVStore(decoder.text_model, rate, windows)
+    )
     context = _context_length(context_length, config.max_position_embeddings)
     shape = shape_of(checkpoint.config)
     if kv_memory is not None:
-        fits = shape.fitting_tokens(kv_memory, kv_bits, precision.itemsize)
+        fits = shape.fitting_tokens(kv_memory, kv_bits, precision.itemsize, kv_sliding_bits)
         context = _fitting(context, fits, kv_memory)
     info = ModelInfo(
         name=checkpoint.name,

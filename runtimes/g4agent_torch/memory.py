@@ -14,6 +14,10 @@ from g4agent.errors import ModelLoadError
 
 RATES: Final = ("16", "4", "3.5", "2.5")
 """As `kv_bits` takes them; 16 is bfloat16."""
+SLIDING_BITS: Final = ("16", "8")
+"""As `kv_sliding_bits` takes them."""
+SCALE_BYTES: Final = 2
+"""Of a vector in 8 bits."""
 PAGE_TOKENS: Final = 128
 SINKS: Final = 16
 """Of compressed layers: first tokens in full precision."""
@@ -85,13 +89,14 @@ class Shape:
         """Of all parameters at 16 (bfloat16) or 4 bits, without scales."""
         return self.parameters * bits // 8
 
-    def kv_bytes(self, tokens: int, rate: str, chunk: int) -> int | None:
+    def kv_bytes(self, tokens: int, rate: str, chunk: int, sliding_bits: str = "16") -> int | None:
         """The whole cache after a prompt, sliding windows included.
 
         Args:
             tokens: Of the prompt.
             rate: One of `RATES`.
             chunk: Tokens per forward pass: `prefill_chunk`.
+            sliding_bits: One of `SLIDING_BITS`.
 
         Returns:
             None where the model's head sizes cannot be compressed.
@@ -102,7 +107,7 @@ class Shape:
                 continue
             vector = 2 * layer.heads * layer.head_dim * NUMBER_BYTES  # a key and a value
             if layer.sliding:
-                total += vector * _span(tokens, chunk, self.config["sliding_window"])
+                total += _row(layer, sliding_bits, NUMBER_BYTES) * _span(tokens, chunk, self.config["sliding_window"])
             elif rate == "16":
                 total += vector * _grown(tokens, chunk)
             else:
@@ -121,7 +126,7 @@ class Shape:
             return float(sum(2 * layer.heads * layer.head_dim * number_bytes for layer in growing))
         return sum((self._page_bytes(layer, rate) or 0) / PAGE_TOKENS for layer in growing)
 
-    def fitting_tokens(self, limit: int, rate: str, number_bytes: int) -> int:
+    def fitting_tokens(self, limit: int, rate: str, number_bytes: int, sliding_bits: str = "16") -> int:
         """The longest session whose keys and values fit into `limit` bytes, buffers' slack left out; 0 or less if not
         even its windows do. Uncompressed numbers have `number_bytes` each."""
         fixed = 0
@@ -130,7 +135,7 @@ class Shape:
                 continue
             vector = 2 * layer.heads * layer.head_dim * number_bytes
             if layer.sliding:
-                fixed += vector * self.config["sliding_window"]
+                fixed += _row(layer, sliding_bits, number_bytes) * self.config["sliding_window"]
             elif rate != "16":
                 fixed += vector * (SINKS + TAIL_TOKENS)
         return int((limit - fixed) / self.token_bytes(rate, number_bytes))
@@ -174,6 +179,12 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
             f"The configuration is not that of a Gemma 4 ({error!r}).", hint="Give the folder of a checkpoint."
         ) from error
     return shape
+
+
+def _row(layer: Layer, bits: str, number_bytes: int) -> int:
+    """Of a token in a sliding layer: a key and a value."""
+    vector = layer.head_dim * number_bytes if bits == "16" else layer.head_dim + SCALE_BYTES
+    return 2 * layer.heads * vector
 
 
 def _coded_pages(position: int) -> int:

@@ -103,6 +103,16 @@ def test_kv_quality_on_real_weights() -> None:
     assert ours["ppl ratio"] < 1.02 and ours["top-1 %"] > 93
 
 
+@pytest.mark.slow
+def test_end_to_end_measures_every_cache() -> None:
+    """A peer that no longer takes the model, or a cache of ours that answers differently; fetches 250 MB once."""
+    rows = _report("end_to_end.py", "--tokens", "1024", "--rounds", "3")["rows"]
+    row = {name.removeprefix("1024 tokens, "): figures for name, figures in rows.items()}
+    assert row["4 bits"]["KL x 1000"] < 100 and row["packed heads"]["KL x 1000"] < 10
+    assert row["2.5 bits"]["global MB"] < row["4 bits"]["global MB"] and row["4 bits"]["encode %"] > 0
+    assert row["quanto 4 bits"]["ms/token"] > 0 and row["turboquant 4 bits"]["MB"] > row["DynamicCache"]["MB"]
+
+
 def test_sandbox_latency_measures_a_box_and_its_absence() -> None:
     """A box that cannot be opened, or a tool that fails in it, must not look like a fast one."""
     report = _report("sandbox_latency.py", "--rounds", "1", "--calls", "2")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ from typer.testing import CliRunner
 
 from g4agent.cli.app import app
 from g4agent_torch import catalog, load, memory
+from g4agent_torch.byte_windows import ByteWindowLayer
 from g4agent_torch.decoder import Decoder
 from g4agent_torch.kv import DenseKVStore
-from g4agent_torch.memory import OFFICIAL, RATES, Shape, shape_of
+from g4agent_torch.memory import OFFICIAL, RATES, SLIDING_BITS, Shape, shape_of
 from g4agent_torch.turboquant.store import TurboQuantKVStore
 
 WIDE = {"head_dim": 32, "global_head_dim": 128}
@@ -86,10 +89,13 @@ def test_a_caches_bytes_are_those_that_are_allocated(variant: str) -> None:
     kind = Gemma4UnifiedForCausalLM if variant == "12B" else Gemma4ForCausalLM
     text: Any = kind(config).get_decoder()
     shape = shape_of(saved(config))
-    for rate in RATES:
-        store = DenseKVStore(config) if rate == "16" else TurboQuantKVStore(text, rate)
+    coded = partial(ByteWindowLayer, dtype=torch.bfloat16)
+    for rate, sliding in itertools.product(RATES, SLIDING_BITS):
+        windows = None if sliding == "16" else coded
+        store = DenseKVStore(config, windows) if rate == "16" else TurboQuantKVStore(text, rate, windows)
         for tokens, chunk in ((1, 256), (100, 7), (300, 256), (1000, 64)):
-            assert filled(store, shape, tokens, chunk) == shape.kv_bytes(tokens, rate, chunk), (rate, tokens, chunk)
+            counted = shape.kv_bytes(tokens, rate, chunk, sliding)
+            assert filled(store, shape, tokens, chunk) == counted, (rate, sliding, tokens, chunk)
 
 
 def test_nanos_cache_is_counted_too() -> None:
@@ -132,6 +138,9 @@ def test_fit_tells_what_fits_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     (line,) = [line for line in told.output.splitlines() if re.match(r"\s+256K\s+4 ", line)]
     assert line.split() == ["256K", "4", "4.1", "GiB", "card", "memory,", "card"]
     report = json.loads(CliRunner().invoke(app, ["fit", "google/gemma-4-E4B-it", "--json"]).output)
+    smaller = json.loads(CliRunner().invoke(app, ["fit", "e4b", "--kv-sliding-bits", "8", "--json"]).output)
+    assert all(a["kv_bytes"] < b["kv_bytes"] for a, b in zip(smaller["rows"], report["rows"], strict=True))
+    assert CliRunner().invoke(app, ["fit", "e4b", "--kv-sliding-bits", "4"]).exit_code == 1
     assert report["per_layer_embedding_parameters"] == 262_144 * 42 * 256
     assert {row["context"] for row in report["rows"]} == {8192, 32768, 131072}
     assert [row["kv_bits"] for row in report["rows"][:4]] == list(RATES)

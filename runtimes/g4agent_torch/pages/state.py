@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from g4agent_torch.byte_windows import ByteWindowLayer
 from g4agent_torch.kv import DenseKVCache, GrowingLayer, Span, WindowLayer
 from g4agent_torch.pages.address import segments_in, start_of
 from g4agent_torch.pages.page_file import Contents, Stretch
@@ -149,7 +150,13 @@ class WindowState:
         pass  # it has no pages
 
     def bytes_at(self, length: int) -> tuple[int, int]:
-        return (_row_bytes(self.rows(length - 1, length)) * (length - self.rows_from(length)),) * 2
+        rows = self.rows(length - 1, length)
+        row, count = _row_bytes(rows), length - self.rows_from(length)
+        plain = row
+        if isinstance(self._layer, ByteWindowLayer):
+            assert rows is not None
+            plain = self._layer.plain_bytes(row, rows[0].shape[1])
+        return row * count, plain * count
 
 
 class CacheState:

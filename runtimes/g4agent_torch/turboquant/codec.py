@@ -99,7 +99,7 @@ class Codec:
     def quantise(self, y: Tensor) -> Codes:
         """Rotated vectors, float32 [..., P, d] → codes. Each vector by itself: the same alone as in a batch."""
         power = _row_sum(y * y)
-        u = y * torch.where(power > 0, torch.sqrt(self.size / power), 0.0)[..., None]
+        u = y * torch.where(power > 0, _root(self.size / power), 0.0)[..., None]
         codes = tuple(
             segment.codebook.quantise(u[..., segment.start : segment.start + segment.size]) for segment in self.segments
         )
@@ -107,7 +107,7 @@ class Codec:
         if self.scale is Scale.UNBIASED:
             scales = power / _row_sum(y * levels)
         else:
-            scales = torch.sqrt(power / _row_sum(levels * levels))
+            scales = _root(power / _row_sum(levels * levels))
         scales = torch.where(power > 0, scales, 0.0)  # for the zero vector, whose levels say nothing
         return Codes(codes, scales.clamp(max=_HALF_MAX).half())
 
@@ -162,6 +162,11 @@ def codec(size: int, rate: str, scale: Scale, order: Order) -> Codec:
 def is_encodable(size: int) -> bool:
     """Whether vectors of this size have a codec: 32, 64, 128, 256, 512, 96, 192, 384, ..."""
     return size % 32 == 0 and is_rotatable(size)
+
+
+def _root(x: Tensor) -> Tensor:
+    """The square root of float32, rounded right, as kernels have it: PyTorch's own may be off in the last bit."""
+    return x.double().sqrt().float()
 
 
 def _row_sum(x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ LIBRARY: Final = "libg4agent_kv.so"
 FLAGS: Final = (
     *("-std=c++17", "-O3", "-shared", "-fPIC", "-pthread", "-Wno-psabi"),
     *("-fno-exceptions", "-fno-rtti", "-fno-math-errno", "-fno-trapping-math"),
+    "-ffp-contract=off",  # encoding gives the bytes of PyTorch
 )
 COMPILE_SECONDS: Final = 600
 

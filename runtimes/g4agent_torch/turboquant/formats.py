@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from g4agent.errors import ConfigError
-from g4agent_torch.turboquant import gpu
+from g4agent_torch.turboquant import gpu, native_encoding
 from g4agent_torch.turboquant.codec import Codec, Scale, codec, is_encodable
 from g4agent_torch.turboquant.layout import PAGE_TOKENS, Order
 
@@ -72,7 +72,7 @@ class LayerFormat:
         return self.heads * self.head_bytes
 
     def encode(self, keys: Tensor, values: Tensor) -> Tensor:
-        """Keys and values [KV, P, D] → uint8 [page_bytes]; on a GPU by Triton kernels, to the same bytes."""
+        """Keys and values [KV, P, D] → uint8 [page_bytes]; by a kernel where there is one, to the same bytes."""
         if gpu.runs_on(values.device):
             from g4agent_torch.turboquant.gpu.encode import encode
 
@@ -80,7 +80,9 @@ class LayerFormat:
         first, second = keys, values
         if (shared := self.value_only) is not None:
             first, second = values[..., shared.rest], values[..., shared.rotary]
-        return torch.cat([self.streams[0].encode(first), self.streams[1].encode(second)], -1).flatten()
+        return torch.cat(
+            [native_encoding.encode(*pair) for pair in zip(self.streams, (first, second), strict=True)], -1
+        ).flatten()
 
     def split(self, pages: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Pages, uint8 [page_bytes] each → their two streams, uint8 [pages, KV, stream_bytes]."""

@@ -1,8 +1,8 @@
-"""The native kernel of decode attention: where it comes from, and which of its bodies runs here.
+"""The native kernel of decode attention and encoding: where it comes from, and which of its bodies runs here.
 
 `cpp/` holds the kernel, without torch and behind a C interface. A wheel built where there was a compiler holds it as a
 library; otherwise it is compiled at first use, once, into the user's cache folder; and where there is no compiler
-either, attention runs in plain PyTorch. `G4AGENT_KV_KERNEL` chooses: `auto`, `avx512`, `avx2`, `portable`, `torch`, or
+either, all runs in plain PyTorch. `G4AGENT_KV_KERNEL` chooses: `auto`, `avx512`, `avx2`, `portable`, `torch`, or
 `triton` (`gpu/`).
 
 This module imports no torch.
@@ -50,8 +50,30 @@ class Call(ctypes.Structure):
     )
 
 
+class Segment(ctypes.Structure):
+    """A part of a vector, as in `cpp/kernel.cpp`."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("bits", "dims", "units")),
+        *((name, ctypes.c_void_p) for name in ("table", "midpoints", "levels")),
+    )
+
+
+class EncodeCall(ctypes.Structure):
+    """The arguments of `g4_encode`, as in `cpp/kernel.cpp`."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("body", "streams", "tokens", "size", "segments")),
+        *((name, ctypes.c_int32) for name in ("value_order", "unbiased")),
+        ("norm", ctypes.c_float),
+        *((name, ctypes.c_void_p) for name in ("x", "signs", "paley", "out")),
+        ("stream_bytes", ctypes.c_int64),
+        ("segment", Segment * 2),
+    )
+
+
 def kernel() -> Kernel | None:
-    """The kernel that attention uses; None: plain PyTorch. Compiles it if there is none yet.
+    """The kernel that attention and encoding use; None: plain PyTorch. Compiles it if there is none yet.
 
     Raises:
         ConfigError: `G4AGENT_KV_KERNEL` names a body that cannot run here, or none at all.
@@ -73,6 +95,8 @@ def _load(asked: str) -> Kernel | None:
     library = ctypes.CDLL(str(file))
     library.g4_decode_attention.argtypes = [ctypes.POINTER(Call)]
     library.g4_decode_attention.restype = None
+    library.g4_encode.argtypes = [ctypes.POINTER(EncodeCall)]
+    library.g4_encode.restype = None
     best = library.g4_best_body()
     if asked != "auto" and BODIES.index(asked) > best:
         raise ConfigError(f"This processor cannot run the kernel {asked!r}.", hint=f"Use {VARIABLE}=auto.")

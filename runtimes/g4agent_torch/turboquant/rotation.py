@@ -38,7 +38,7 @@ class Rotation:
             raise ValueError(f"No Hadamard matrix of order {size} here: use 2^k or {PALEY_ORDER} · 2^k.")
         self.size = size
         self.signs = _signs(size)
-        self._norm = 1 / math.sqrt(size)
+        self.norm = 1 / math.sqrt(size)
 
     @cached_property
     def matrix(self) -> Tensor:
@@ -48,11 +48,11 @@ class Rotation:
 
     def forward(self, x: Tensor) -> Tensor:
         """Rotates [..., d] (any float dtype) to float32 [..., d]."""
-        return hadamard(x.float() * self.signs.to(x.device)) * self._norm
+        return hadamard(x.float() * self.signs.to(x.device)) * self.norm
 
     def inverse(self, y: Tensor) -> Tensor:
         """Undoes `forward`, up to rounding."""
-        return hadamard(y.float(), transposed=True) * self._norm * self.signs.to(y.device)
+        return hadamard(y.float(), transposed=True) * self.norm * self.signs.to(y.device)
 
 
 def is_rotatable(size: int) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from transformers import PreTrainedModel
 from transformers.cache_utils import DummyLayer, get_layer_types_and_kwargs
 
-from g4agent_torch.kv import DenseKVCache, WindowLayer
+from g4agent_torch.kv import BYTE_WINDOWS, DenseKVCache, WindowLayer
 from g4agent_torch.turboquant import codebooks
 from g4agent_torch.turboquant.cache import PAGED, SINKS, TAIL_PAGES, PagedLayer
 from g4agent_torch.turboquant.formats import layer_formats
@@ -22,6 +23,7 @@ class TurboQuantKVStore:
     Args:
         text_model: The decoder of a Gemma 4, Gemma 3 or Llama-shaped model.
         rate: One of `codec.RATES`.
+        windows: Makes a sliding layer of a window's size; None: one in the model's precision.
 
     Raises:
         ConfigError: A head size has no codec.
@@ -29,10 +31,12 @@ class TurboQuantKVStore:
 
     attention = PAGED
 
-    def __init__(self, text_model: PreTrainedModel, rate: str) -> None:
+    def __init__(
+        self, text_model: PreTrainedModel, rate: str, windows: Callable[..., WindowLayer] | None = None
+    ) -> None:
         self._types, self._arguments = get_layer_types_and_kwargs(text_model.config)
         self.formats = layer_formats(text_model, rate)
-        self._rate = rate
+        self._rate, self._windows = rate, windows
         if text_model.device.type == "cpu":
             kernel()  # now, as it may have to be compiled
 
@@ -42,7 +46,7 @@ class TurboQuantKVStore:
             [index, layer.heads, layer.head_dim, layer.value_only is not None] for index, layer in self.formats.items()
         ]
         versions = [FORMAT_VERSION, codebooks.fingerprint(), SEED.decode(), SINKS, TAIL_PAGES, PAGE_TOKENS]
-        return [versions, self._rate, layers]
+        return [versions, self._rate, layers, *([] if self._windows is None else [BYTE_WINDOWS])]
 
     def new(self) -> DenseKVCache:
         layers: list[Any] = []
@@ -50,5 +54,6 @@ class TurboQuantKVStore:
             if index in self.formats:
                 layers.append(PagedLayer(self.formats[index]))
             else:
-                layers.append(WindowLayer(**arguments) if kind == "sliding_attention" else DummyLayer())
+                window = self._windows or WindowLayer
+                layers.append(window(**arguments) if kind == "sliding_attention" else DummyLayer())
         return DenseKVCache(layers)

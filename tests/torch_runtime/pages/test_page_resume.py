@@ -27,6 +27,7 @@ from g4agent_torch.turboquant.cache import PagedLayer
 pytestmark = pytest.mark.anyio
 
 BITS = ("16", "4", "2.5")
+"""Of the cache; "4+8" has windows in 8 bits."""
 TOLERANCE = 1e-3
 
 
@@ -36,7 +37,8 @@ def nano() -> Callable[[str], TorchRuntime]:
 
     def runtime(bits: str) -> TorchRuntime:
         if bits not in made:
-            made[bits] = load("nano", kv_bits=bits, offline=True)
+            rate, _, sliding = bits.partition("+")
+            made[bits] = load("nano", kv_bits=rate, kv_sliding_bits=sliding or "16", offline=True)
         return made[bits]
 
     return runtime
@@ -79,7 +81,7 @@ def assert_alike(said: list[SampledToken], right: list[SampledToken]) -> None:
         assert token.logprob == pytest.approx(expected.logprob, abs=TOLERANCE)
 
 
-@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("bits", [*BITS, "4+8"])
 async def test_a_resumed_session_says_the_same_to_the_bit(
     tmp_path: Path,
     bits: str,

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from g4agent.errors import ConfigError
-from g4agent_torch.turboquant import native
+from g4agent_torch.turboquant import native, native_encoding
 from g4agent_torch.turboquant.attention import Partial, decode_attention
 from g4agent_torch.turboquant.cache import SINKS
-from g4agent_torch.turboquant.codec import RATES
+from g4agent_torch.turboquant.codec import RATES, Codec, Scale, codec
 from g4agent_torch.turboquant.formats import LayerFormat, ValueOnly
+from g4agent_torch.turboquant.layout import Order
 from g4agent_torch.turboquant.native import BODIES, VARIABLE
 
 torch.set_num_threads(1)
@@ -64,6 +65,28 @@ def compute(
 ) -> Partial:
     monkeypatch.setenv(VARIABLE, body)
     return decode_attention(query, pages, layer, SINKS)
+
+
+def hard(generator: torch.Generator, size: int) -> Tensor:
+    """Vectors [3, 128, size] of very different lengths; among them zero, one large coordinate, and subnormal ones."""
+    x = torch.randn(3, 128, size, generator=generator) * torch.randn(3, 128, 1, generator=generator).exp()
+    x[0, 5], x[1, 8, 1:], x[1, 7], x[2, 9], x[2, 10] = 0, 0, x[1, 7] * 1e6, x[2, 9] * 1e-9, x[2, 10] * 1e-22
+    return x
+
+
+@pytest.mark.parametrize("size", [32, 64, 96, 128, 256, 384, 512])
+def test_every_body_encodes_to_the_bytes_of_plain_pytorch(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages are named by what they were made of: another byte would be another file under the same name."""
+    generator = torch.Generator().manual_seed(size)
+    plain = [Codec.plain(size, bits) for bits in range(1, 6)]
+    for made in [*(codec(size, r, s, o) for r in RATES for s in Scale for o in Order), *plain]:
+        x = hard(generator, size)
+        expected = made.encode(x)
+        for body in available():
+            monkeypatch.setenv(VARIABLE, body)
+            assert torch.equal(native_encoding.encode(made, x), expected), body
+    monkeypatch.setenv(VARIABLE, "torch")
+    assert torch.equal(native_encoding.encode(made, x.bfloat16()), made.encode(x.bfloat16()))
 
 
 @pytest.mark.parametrize("rate", RATES)

@@ -1,8 +1,9 @@
-// Decode attention straight from packed codes. No torch in here: `native.py` compiles this file and calls it.
+// Decode attention straight from packed codes, and their encoding. No torch in here: `native.py` compiles this file and calls it.
 //
 // kernel.cpp    tasks, threads, the C interface
 // attention.h   the arithmetic in integers, over the vectors of avx512.h and avx2.h
 // portable.h    the same in float32, for other processors
+// encode.h      from vectors to streams; one text, compiled for each of them
 
 #include <math.h>
 #include <pthread.h>
@@ -51,6 +52,24 @@ extern "C" struct Call {  // as in `native.py`
   float unit, rope_unit;
 };
 
+struct Segment {  // of a vector, as in `native.py`
+  int32_t bits, dims, units;
+  const uint8_t* table;    // of a pair codebook: the code of each cell
+  const float* midpoints;  // of a scalar one
+  const float* levels;     // [code, coordinate]
+};
+
+extern "C" struct EncodeCall {  // as in `native.py`
+  int32_t body, streams, tokens, size, segments, value_order, unbiased;
+  float norm;
+  const float* x;       // [streams, tokens, size]
+  const float* signs;   // [size]
+  const float* paley;   // [12, 12]
+  uint8_t* out;         // [streams, stream_bytes]
+  int64_t stream_bytes;
+  Segment segment[2];
+};
+
 struct Task {  // `count` neighbouring queries of one KV head over pages first ... last − 1
   int head, row, count;
   int64_t first, last;
@@ -65,23 +84,31 @@ struct Chunk {
 #if defined(__x86_64__)
 namespace avx512 {
 #include "avx512.h"
+#include "encode.h"
 #include "attention.h"
 }
 namespace avx2 {
 #include "avx2.h"
+#include "encode.h"
 #include "attention.h"
 }
 #endif
 namespace portable {
+#define TARGET
+#include "encode.h"
+#undef TARGET
 #include "portable.h"
 }
 
 using Body = void (*)(const Call&, const Task&);
+using Encoder = void (*)(const EncodeCall&, const float*, uint8_t*);
 
 #if defined(__x86_64__)
 static const Body BODIES[] = {portable::attend_any, avx2::attend_any, avx512::attend_any};
+static const Encoder ENCODERS[] = {portable::encode, avx2::encode, avx512::encode};
 #else
 static const Body BODIES[] = {portable::attend_any};
+static const Encoder ENCODERS[] = {portable::encode};
 #endif
 
 struct Work {
@@ -170,4 +197,9 @@ extern "C" void g4_decode_attention(const Call* call) {
     }
   free(memory);
   free(tasks);
+}
+
+extern "C" void g4_encode(const EncodeCall* call) {
+  for (int64_t i = 0; i < call->streams; i++)
+    ENCODERS[call->body](*call, call->x + i * call->tokens * call->size, call->out + i * call->stream_bytes);
 }
