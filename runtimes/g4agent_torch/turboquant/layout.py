@@ -39,7 +39,8 @@ Bundle: eight consecutive codevecs c0 ... c7 of b bits each, packed byte by byte
 Page of a layer: for each KV head its streams one after the other, head by head; a page of a model: for each storing
     full-attention layer its page. Which streams a head has is told by `LayerFormat` (`formats.py`):
         separate:   keys (KEY order, norm-corrected scale), then values (VALUE order, unbiased scale); each of head_dim.
-                    Keys are less the mean of the sequence's first keys, which lie beside the pages (`cache.py`)
+                    Keys are less the mean of the sequence's first page of keys, which lies beside the pages (`cache.py`),
+                    and times `LayerFormat.balance` where there is one
         value only: the position-free dimensions of V, then its rotary dimensions; both in KEY order with an unbiased
                     scale, each with a rotation, codes and a scale of its own. K is rebuilt: k_norm.weight ⊙ V, and RoPE
                     on the rotary part. With h = head_dim / 2 and m = rotary_dim / 2, the rotary part is dimensions
@@ -54,7 +55,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 PAGE_TOKENS: Final = 128
 """Tokens of a page in the product."""
 TOKEN_BLOCK: Final = 32

@@ -46,11 +46,17 @@ def run(layer: PagedLayer, data: tuple[Tensor, Tensor, Tensor], chunk: int) -> T
     return torch.cat(outs, 1)
 
 
-@pytest.mark.parametrize("shared", [None, value_only()], ids=["separate", "value only"])
+@pytest.mark.parametrize(
+    ("shared", "balance"),
+    [(None, None), (None, torch.linspace(0.2, 5, 128)), (value_only(), None)],
+    ids=["separate", "balanced", "value only"],
+)
 @pytest.mark.parametrize("rate", RATES)
-def test_attention_is_that_over_decoded_vectors_however_the_prompt_is_cut(rate: str, shared: ValueOnly | None) -> None:
+def test_attention_is_that_over_decoded_vectors_however_the_prompt_is_cut(
+    rate: str, shared: ValueOnly | None, balance: Tensor | None
+) -> None:
     data = inputs(shared)
-    layer = PagedLayer(LayerFormat(2, 128, rate, shared))
+    layer = PagedLayer(LayerFormat(2, 128, rate, shared, balance=balance))
     bulk = run(layer, data, LENGTH)
     query, keys, values = data
     decoded = layer.format.decode(layer.pages, SINKS)
@@ -58,13 +64,13 @@ def test_attention_is_that_over_decoded_vectors_however_the_prompt_is_cut(rate: 
         coded = slice(SINKS, layer.start_of(layer.coded_pages(position)))
         seen_keys, seen_values = keys[0, :, : position + 1].clone(), values[0, :, : position + 1].clone()
         if coded.stop > SINKS:
-            seen_keys[:, coded] = decoded[0][:, : coded.stop - SINKS] + layer.centre
+            seen_keys[:, coded] = decoded[0][:, : coded.stop - SINKS] + (0 if layer.centre is None else layer.centre)
             seen_values[:, coded] = decoded[1][:, : coded.stop - SINKS]
         heads = query[:, position].view(2, 4, 128)
         expected = torch.softmax(heads @ seen_keys.transpose(1, 2), -1) @ seen_values
         torch.testing.assert_close(bulk[:, position].view(2, 4, 128), expected, atol=1e-4, rtol=1e-4)
     for chunk in (1, 50):
-        other = PagedLayer(LayerFormat(2, 128, rate, shared))
+        other = PagedLayer(LayerFormat(2, 128, rate, shared, balance=balance))
         torch.testing.assert_close(run(other, data, chunk), bulk, atol=1e-5, rtol=1e-4)
         assert len(other.pages) == len(layer.pages) == 3
         assert all(torch.equal(a, b) for a, b in zip(other.pages, layer.pages, strict=True))
