@@ -11,7 +11,7 @@ from torch import Tensor
 
 from g4agent.errors import ConfigError
 from g4agent_torch.turboquant import gpu
-from g4agent_torch.turboquant.codec import Codec, Scale, codec, is_encodable
+from g4agent_torch.turboquant.codec import KEYS_FIRST, Codec, Scale, codec, is_encodable
 from g4agent_torch.turboquant.layout import PAGE_TOKENS, Order
 
 LEAST_ENERGY: Final = 1e-3
@@ -55,6 +55,8 @@ class LayerFormat:
     tokens: int = PAGE_TOKENS
     balance: Tensor | None = None
     """What keys are multiplied with before they are coded, and queries divided by, [head_dim]; see `_balance`."""
+    keys_first: bool = False
+    """Whether keys take more than the rate, and values less: `codec.KEYS_FIRST`."""
     streams: tuple[Codec, Codec] = field(init=False)
     """Codecs of (keys, values), or of a value's (position-free, rotary) dimensions."""
 
@@ -64,7 +66,8 @@ class LayerFormat:
         else:
             sizes = [len(self.value_only.rest), len(self.value_only.rotary)]
             scales, orders = (Scale.UNBIASED,) * 2, (Order.KEY,) * 2
-        first, second = (codec(size, self.rate, s, o) for size, s, o in zip(sizes, scales, orders, strict=True))
+        rates = KEYS_FIRST[self.rate] if self.keys_first else (self.rate,) * 2
+        first, second = (codec(*parts) for parts in zip(sizes, rates, scales, orders, strict=True))
         object.__setattr__(self, "streams", (first, second))
 
     @property
@@ -138,7 +141,8 @@ def layer_formats(text_model: Any, rate: str) -> dict[int, LayerFormat]:
         heads = attention.k_proj.out_features // size
         shared = _value_only(text_model, attention)
         balance = _balance(attention) if shared is None else None
-        formats[index] = LayerFormat(heads, size, rate, shared, balance=balance)
+        keys_first = shared is None and balance is None
+        formats[index] = LayerFormat(heads, size, rate, shared, balance=balance, keys_first=keys_first)
     return formats
 
 
@@ -146,8 +150,9 @@ def layer_formats(text_model: Any, rate: str) -> dict[int, LayerFormat]:
 def _balance(attention: Any) -> Tensor | None:
     """Factors of keys that make the errors of scores small, where queries and keys are normalised; else None.
 
-    Rotated codes err alike in all dimensions, which is best where queries weigh all dimensions alike. The norms' weights
-    tell how large queries and keys are in each; a score's expected error is least with factors (query / key)^(1/2).
+    Rotated codes err alike in all dimensions, which is best where queries weigh all dimensions alike. The norms'
+    weights tell how large queries and keys are in each; a score's expected error is least with factors
+    (query / key)^(1/2).
     Both dimensions of a rotary pair have the same: positions turn them into each other.
     """
     sizes = []
