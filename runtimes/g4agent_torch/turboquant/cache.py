@@ -79,14 +79,19 @@ class PagedLayer(CacheLayerMixin):
             if page == 0:
                 keys, values = self.span.rows(0, SINKS)
                 self.sinks = keys.clone(), values.clone()
-            keys, values = (rows[0] for rows in self.span.rows(self.start_of(page), self.start_of(page + 1)))
-            if self.format.value_only is None:
-                keys = keys.float().contiguous()
-                if page == 0:
-                    self.centre = keys.mean(1, keepdim=True)
-                keys = keys - self.centre
-            self.pages.append(self.format.encode(keys, values))
+            keys, values = self.span.rows(self.start_of(page), self.start_of(page + 1))
+            self.pages.append(self._encode(page, keys[0], values[0]))
         return self, self
+
+    def _encode(self, page: int, keys: Tensor, values: Tensor) -> Tensor:
+        """Keys and values [KV, P, D] of a page → its bytes."""
+        if self.format.value_only is None:
+            keys = keys.float().contiguous()
+            if page == 0:
+                self.centre = keys.mean(1, keepdim=True)
+            assert self.centre is not None
+            keys = keys - self.centre
+        return self.format.encode(keys, values)
 
     def cut(self, length: int) -> None:
         """Drops the pages that reach beyond `length` tokens; whoever cuts sets a tail that reaches there."""
