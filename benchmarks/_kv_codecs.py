@@ -43,9 +43,8 @@ class RoundTrips:
 class DecodedLayer(PagedLayer):
     """A `PagedLayer` whose pages are decoded already, and whose codec gets keys as they are."""
 
-    @property
-    def centre(self) -> Tensor:
-        return torch.zeros(1)
+    def _encode(self, page: int, keys: Tensor, values: Tensor) -> Tensor:
+        return self.format.encode(keys, values)
 
     def _attend_group(self, query: Tensor, past: int, pages: int) -> Tensor:
         heads, count, size = query.shape
@@ -106,8 +105,8 @@ def min_max(bits: int) -> Callable[[int], tuple[RoundTrip, RoundTrip]]:
     return lambda size: (round_trip, round_trip)
 
 
-def uncentred(rate: str) -> Callable[[int], tuple[RoundTrip, RoundTrip]]:
-    """Our codec on keys as they are, without the mean of the first ones taken out."""
+def as_they_are(rate: str) -> Callable[[int], tuple[RoundTrip, RoundTrip]]:
+    """Our codec at one rate on keys as they are, neither centred nor balanced."""
 
     def make(size: int) -> tuple[RoundTrip, RoundTrip]:
         keys, values = (codec(size, rate, scale, Order.KEY) for scale in (Scale.NORM, Scale.UNBIASED))

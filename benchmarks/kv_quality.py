@@ -10,8 +10,9 @@ Every token behind the first 16 and before the last 128 to 255 is read as codes,
 
 `KL` and `top-1` compare next-token distributions with those of the same weights and a full-precision cache, `ppl ratio`
 is the quotient of the perplexities; each sequence is `--length` tokens of `_prose.py`, one prediction in `STRIDE` is
-scored. A needle is a five-digit code in that prose at one of five depths; all are asked for at the end, and found if
-every digit is the model's first choice. Only needles that full precision finds count (`of`).
+scored. A needle is a sentence in that prose, at one of five depths, that ends with a five-digit number; at the end each
+is begun again, and found if every digit is the model's first choice. Only needles that full precision finds count
+(`of`).
 
 `--results` keeps finished parts in a file and goes on from it. Bits count scales and offsets as 16-bit numbers.
 """
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _kv_codecs import DecodedStore, min_max, prod, transformers_layer, uncentred
+from _kv_codecs import DecodedStore, as_they_are, min_max, prod, transformers_layer
 from _prose import paragraphs
 from _real_models import MODELS, load
 from _report import Report, Target, arguments, publish
@@ -42,9 +43,19 @@ CHUNK = 1024
 PART = 128
 """Predictions scored at a time: a row of Gemma's logits is a megabyte."""
 DEPTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
-PLACES = ("Arvika", "Bodmin", "Cuenca", "Dalian", "Etampes", "Fargo", "Gujrat", "Hobart", "Inari", "Jicin")
+NEEDLES = (
+    "The secret code of the lighthouse in Arvika is",
+    "My grandmother wrote on the jar of plum jam the number",
+    "Behind the blue bicycle shed the twins buried box number",
+    "The oldest tortoise in the Bodmin zoo carries the tag",
+    "Captain Hobart's parrot repeats all day the number",
+    "On the ticket for the night train to Cuenca stood seat",
+)
 LIMITS = {"4": 1.005, "3.5": 1.01, "2.5": 1.05}
 """Perplexity ratio."""
+PEERS = {"min-max 4 bits": "4", "prod 4 bits": "4", "quanto 4 bits": "4", "hqq 4 bits": "4"}
+PEERS |= {"quanto 2 bits": "2.5", "hqq 2 bits": "2.5"}
+"""The rate of ours that is to be no worse; none of them takes fewer bits than it."""
 QUICK = {
     "model": ["smollm2-135m"],
     "sequences": 2,
@@ -60,8 +71,8 @@ CACHES: dict[str, tuple[Store, Callable[[int], float]]] = {
         for rate in RATES
     },
     **{
-        f"{rate} bits, not centred": (
-            lambda model, r=rate: DecodedStore(model, uncentred(r)),
+        f"{rate} bits, keys as they are": (
+            lambda model, r=rate: DecodedStore(model, as_they_are(r)),
             lambda d, r=rate: float(r),
         )
         for rate in RATES
@@ -108,14 +119,13 @@ def haystack(tokenizer: Any, blocks: list[str], tokens: int, seed: int) -> tuple
     rng = random.Random(seed)
     rng.shuffle(blocks)
     encoded = [tokenizer.encode(block + "\n\n", add_special_tokens=False) for block in blocks]
-    places = rng.sample(PLACES, len(DEPTHS))
-    needles = [(f"The secret code of {place} is", f" {rng.randrange(10**4, 10**5)}") for place in places]
+    needles = [(needle, f" {rng.randrange(10**4, 10**5)}") for needle in rng.sample(NEEDLES, len(DEPTHS))]
     waiting, ids = [(depth * tokens, *needle) for depth, needle in zip(DEPTHS, needles, strict=True)], []
     ids += tokenizer.encode("") if tokenizer.bos_token_id == 2 else []
     for block in encoded:
         while waiting and len(ids) >= waiting[0][0]:
             _, question, answer = waiting.pop(0)
-            ids += tokenizer.encode(f"{question}{answer}. Remember it.\n\n", add_special_tokens=False)
+            ids += tokenizer.encode(f"{question}{answer}.\n\n", add_special_tokens=False)
         ids += block[: max(0, tokens - len(ids))]
         if len(ids) >= tokens:
             break
@@ -228,6 +238,11 @@ def report(options: Any) -> Report:
             targets.append(Target(f"{name}, {rate} bits: perplexity ratio", row["ppl ratio"] or math.inf, limit))
             if row.get("of") and rate != "2.5":
                 targets.append(Target(f"{name}, {rate} bits: needles lost", row["of"] - row["needles"], 0))  # type: ignore[operator]
+            for peer, peers in PEERS.items():
+                other = rows.get(f"{name}, {peer}")
+                if rate == peers and other is not None:
+                    quotient = row["KL x 1000"] / other["KL x 1000"]  # type: ignore[operator]
+                    targets.append(Target(f"{name}, {rate} bits: KL, of that of {peer}", quotient, 1))
     title = f"Compressed caches on real weights, {options.sequences} x {options.length} tokens"
     return Report(title, "as the columns say", rows, tuple(targets), ("g4agent", "torch", "transformers"))
 

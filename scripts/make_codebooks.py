@@ -16,7 +16,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-SCALAR_BITS, PAIR_BITS = range(1, 6), range(4, 8)
+SCALAR_BITS, PAIR_BITS = range(1, 6), range(3, 8)
 RESTARTS = 16
 TARGET = Path(__file__).parents[1] / "runtimes/g4agent_torch/turboquant/codebooks.json"
 

@@ -115,7 +115,8 @@ class Shape:
                 if page is None:
                     return None
                 pages = _coded_pages(tokens - 1)
-                total += pages * page + vector * (SINKS if pages else 0) + vector * _tail(tokens, chunk)
+                start = vector * SINKS + self._centre_bytes(layer) if pages else 0
+                total += pages * page + start + vector * _tail(tokens, chunk)
         return total
 
     def token_bytes(self, rate: str, number_bytes: int = NUMBER_BYTES) -> float:
@@ -137,17 +138,24 @@ class Shape:
             if layer.sliding:
                 fixed += _row(layer, sliding_bits, number_bytes) * self.config["sliding_window"]
             elif rate != "16":
-                fixed += vector * (SINKS + TAIL_TOKENS)
+                fixed += vector * (SINKS + TAIL_TOKENS) + self._centre_bytes(layer)
         return int((limit - fixed) / self.token_bytes(rate, number_bytes))
 
     def _page_bytes(self, layer: Layer, rate: str) -> int | None:
         """Of one layer's part of a page; see `turboquant/layout.py`."""
         if not _is_encodable(layer.head_dim):
             return None
-        rotary = int(layer.head_dim * self._rotary_fraction())
-        once = self.value_only(layer) and _is_encodable(rotary) and _is_encodable(layer.head_dim - rotary)
         vector = int(layer.head_dim * float(rate)) // 8
-        return layer.heads * PAGE_TOKENS * vector * (1 if once else 2)
+        return layer.heads * PAGE_TOKENS * vector * (1 if self._coded_once(layer) else 2)
+
+    def _centre_bytes(self, layer: Layer) -> int:
+        """Of what keys are coded without, in float32."""
+        return 0 if self._coded_once(layer) else layer.heads * layer.head_dim * 4
+
+    def _coded_once(self, layer: Layer) -> bool:
+        """Whether pages hold values only."""
+        rotary = int(layer.head_dim * self._rotary_fraction())
+        return self.value_only(layer) and _is_encodable(rotary) and _is_encodable(layer.head_dim - rotary)
 
     def _rotary_fraction(self) -> float:
         parameters = (self.config.get("rope_parameters") or {}).get("full_attention") or {}

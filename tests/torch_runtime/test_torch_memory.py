@@ -68,6 +68,7 @@ def allocated(cache: Any) -> int:
         tensors += [t for t in (layer.keys, layer.values) if t is not None] if hasattr(layer, "keys") else []
         tensors += [span.keys, span.values] if span is not None else []
         tensors += [*getattr(layer, "pages", ()), *(getattr(layer, "sinks", None) or ())]
+        tensors += [layer.centre] if getattr(layer, "centre", None) is not None else []
     return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
 

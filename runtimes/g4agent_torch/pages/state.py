@@ -83,7 +83,7 @@ class GrowingState:
 
 
 class PagedState:
-    """A full layer in codes. The first page carries the sinks."""
+    """A full layer in codes. The first page carries the sinks and the centre of the keys."""
 
     def __init__(self, layer: PagedLayer) -> None:
         self._layer = layer
@@ -99,6 +99,8 @@ class PagedState:
         if index == 0:
             assert self._layer.sinks is not None
             parts |= {"sink_keys": self._layer.sinks[0], "sink_values": self._layer.sinks[1]}
+            if self._layer.centre is not None:
+                parts["centre"] = self._layer.centre
         return parts
 
     def rows(self, start: int, end: int) -> tuple[Tensor, Tensor] | None:
@@ -110,6 +112,7 @@ class PagedState:
         if pages:
             self._layer.pages = [page["codes"] for page in pages]
             self._layer.sinks = pages[0]["sink_keys"], pages[0]["sink_values"]
+            self._layer.centre = pages[0].get("centre")
         self._layer.span = Span(keys, values, self.rows_from(length), length, self._layer.span.window)
 
     def adopt(self, index: int, page: Parts) -> None:
@@ -118,7 +121,7 @@ class PagedState:
     def bytes_at(self, length: int) -> tuple[int, int]:
         row, pages = _row_bytes(self.rows(length - 1, length)), self.pages_at(length)
         held = row * (length - self.rows_from(length))
-        if pages:  # all alike, but for the first, which has the sinks
+        if pages:  # all alike, but for the first, which has sinks and centre
             held += sum(tensor.nbytes for tensor in self.page(0).values())
             held += sum(tensor.nbytes for tensor in self.page(pages - 1).values()) * (pages - 1) if pages > 1 else 0
         return held, row * length

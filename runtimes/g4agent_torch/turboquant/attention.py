@@ -41,6 +41,8 @@ def decode_attention(query: Tensor, pages: list[Tensor], layer: LayerFormat, fir
         layer: What is in them.
         first_position: Position of the first page's first token; only value-only layers need it.
     """
+    if layer.balance is not None:
+        query = query / layer.balance
     if gpu.runs_on(query.device):
         from g4agent_torch.turboquant.gpu import decode_attention as triton_attention
 

@@ -43,22 +43,17 @@ class PagedLayer(CacheLayerMixin):
         """Uint8 [page_bytes] each, never written again."""
         self.sinks: tuple[Tensor, Tensor] | None = None
         """Keys and values [1, KV, SINKS, D], once there are pages."""
+        self.centre: Tensor | None = None
+        """What keys are encoded without, float32 [KV, 1, D]: the mean of the first page's. None where only V is kept.
+
+        Half of what keys are, or more, is the same in all of them: softmax doesn't see it, and a codec that has to
+        carry it loses half a bit or more of what differs.
+        """
         self.span: Span | None = None
 
     @property
     def length(self) -> int:
         return 0 if self.span is None else self.span.end
-
-    @property
-    def centre(self) -> Tensor:
-        """What keys are encoded without, float32 [KV, 1, D]: the mean of the first keys; zero where only V is kept.
-
-        Half of what keys are, or more, is the same in all of them: softmax doesn't see it, and a codec that has to
-        carry it loses half a bit or more of what differs.
-        """
-        assert self.sinks is not None
-        mean = self.sinks[0][0].float().mean(1, keepdim=True)
-        return mean if self.format.value_only is None else torch.zeros_like(mean)
 
     def coded_pages(self, position: int) -> int:
         """Pages that the query at `position` reads as codes."""
@@ -85,8 +80,18 @@ class PagedLayer(CacheLayerMixin):
                 keys, values = self.span.rows(0, SINKS)
                 self.sinks = keys.clone(), values.clone()
             keys, values = self.span.rows(self.start_of(page), self.start_of(page + 1))
-            self.pages.append(self.format.encode(keys[0].float() - self.centre, values[0]))
+            self.pages.append(self._encode(page, keys[0], values[0]))
         return self, self
+
+    def _encode(self, page: int, keys: Tensor, values: Tensor) -> Tensor:
+        """Keys and values [KV, P, D] of a page → its bytes."""
+        if self.format.value_only is None:
+            keys = keys.float().contiguous()
+            if page == 0:
+                self.centre = keys.mean(1, keepdim=True)
+            assert self.centre is not None
+            keys = keys - self.centre
+        return self.format.encode(keys, values)
 
     def cut(self, length: int) -> None:
         """Drops the pages that reach beyond `length` tokens; whoever cuts sets a tail that reaches there."""
@@ -131,7 +136,9 @@ class PagedLayer(CacheLayerMixin):
             assert self.sinks is not None
             parts.append(dense_attention(packed, self.sinks[0][0], self.sinks[1][0]))
             coded = decode_attention(packed, self.pages[:pages], self.format, SINKS)
-            parts.append(Partial(coded.out, coded.lse + (packed @ self.centre.transpose(1, 2))[..., 0]))
+            if self.centre is not None:
+                coded = Partial(coded.out, coded.lse + (packed @ self.centre.transpose(1, 2))[..., 0])
+            parts.append(coded)
         return merge(parts).reshape(heads, count, size).to(query.dtype)
 
 

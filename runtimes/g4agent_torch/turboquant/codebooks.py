@@ -87,7 +87,7 @@ def scalar(bits: int) -> Codebook:
 
 @cache
 def pair(bits: int) -> Codebook:
-    """2-D codebook at 4 to 7 bits per pair of coordinates."""
+    """2-D codebook at 3 to 7 bits per pair of coordinates."""
     return Codebook(_levels("pair", bits))
 
 

@@ -22,6 +22,8 @@ from g4agent_torch.turboquant.rotation import Rotation, is_rotatable
 
 RATES: Final = ("4", "3.5", "2.5")
 """Bits per coordinate with everything counted, best first."""
+KEYS_FIRST: Final = {"4": ("5", "3"), "3.5": ("4", "3"), "2.5": ("3", "2")}
+"""Rates of keys and of values that make a rate together, where keys need more."""
 SCALE_BYTES: Final = 2
 _HALF_MAX: Final = 65504.0
 
@@ -140,19 +142,22 @@ class Codec:
 
 @cache
 def codec(size: int, rate: str, scale: Scale, order: Order) -> Codec:
-    """The codec of a public rate: exactly `rate` · `size` / 8 bytes per vector, scale included.
+    """The codec of a rate: exactly `rate` · `size` / 8 bytes per vector, scale included.
 
     Args:
         size: Coordinates; a multiple of 32 that `is_encodable`.
-        rate: One of `RATES`.
+        rate: One of `RATES`, or of those in `KEYS_FIRST`.
         scale: Which scale to store.
         order: How codes are grouped.
     """
     assert is_encodable(size), size
     main, tail = {
+        "5": (codebooks.scalar(5), codebooks.scalar(4)),
         "4": (codebooks.scalar(4), codebooks.scalar(3)),
         "3.5": (codebooks.pair(7), codebooks.pair(6)),
+        "3": (codebooks.pair(6), codebooks.pair(5)),
         "2.5": (codebooks.pair(5), codebooks.pair(4)),
+        "2": (codebooks.pair(4), codebooks.pair(3)),
     }[rate]
     head = size - 16 * tail.dims  # a bit less for each of 16 units: the scale's 16 bits
     segments = (Segment(main, 0, head), Segment(tail, head, size - head))

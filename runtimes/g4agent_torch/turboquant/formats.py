@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from g4agent.errors import ConfigError
 from g4agent_torch.turboquant import gpu, native_encoding
-from g4agent_torch.turboquant.codec import Codec, Scale, codec, is_encodable
+from g4agent_torch.turboquant.codec import KEYS_FIRST, Codec, Scale, codec, is_encodable
 from g4agent_torch.turboquant.layout import PAGE_TOKENS, Order
+
+LEAST_ENERGY: Final = 1e-3
+"""Of a dimension, in means of all: weights near zero must not make factors huge."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -49,6 +53,10 @@ class LayerFormat:
     rate: str
     value_only: ValueOnly | None = None
     tokens: int = PAGE_TOKENS
+    balance: Tensor | None = None
+    """What keys are multiplied with before they are coded, and queries divided by, [head_dim]; see `_balance`."""
+    keys_first: bool = False
+    """Whether keys take more than the rate, and values less: `codec.KEYS_FIRST`."""
     streams: tuple[Codec, Codec] = field(init=False)
     """Codecs of (keys, values), or of a value's (position-free, rotary) dimensions."""
 
@@ -58,7 +66,8 @@ class LayerFormat:
         else:
             sizes = [len(self.value_only.rest), len(self.value_only.rotary)]
             scales, orders = (Scale.UNBIASED,) * 2, (Order.KEY,) * 2
-        first, second = (codec(size, self.rate, s, o) for size, s, o in zip(sizes, scales, orders, strict=True))
+        rates = KEYS_FIRST[self.rate] if self.keys_first else (self.rate,) * 2
+        first, second = (codec(*parts) for parts in zip(sizes, rates, scales, orders, strict=True))
         object.__setattr__(self, "streams", (first, second))
 
     @property
@@ -73,6 +82,8 @@ class LayerFormat:
 
     def encode(self, keys: Tensor, values: Tensor) -> Tensor:
         """Keys and values [KV, P, D] → uint8 [page_bytes]; by a kernel where there is one, to the same bytes."""
+        if self.balance is not None:
+            keys = keys * self.balance
         if gpu.runs_on(values.device):
             from g4agent_torch.turboquant.gpu.encode import encode
 
@@ -97,7 +108,7 @@ class LayerFormat:
             for stream, part in zip(self.streams, self.split(pages), strict=True)
         )
         if (shared := self.value_only) is None:
-            return first, second
+            return first if self.balance is None else first / self.balance, second
         values = first.new_empty(self.heads, first.shape[1], self.head_dim)
         values[..., shared.rest], values[..., shared.rotary] = first, second
         keys = values * shared.key_norm
@@ -130,8 +141,31 @@ def layer_formats(text_model: Any, rate: str) -> dict[int, LayerFormat]:
                 hint="Use kv_bits=16. Head sizes of 2^k or 12 · 2^k, at least 32, can be.",
             )
         heads = attention.k_proj.out_features // size
-        formats[index] = LayerFormat(heads, size, rate, _value_only(text_model, attention))
+        shared = _value_only(text_model, attention)
+        balance = _balance(attention) if shared is None else None
+        keys_first = shared is None and balance is None
+        formats[index] = LayerFormat(heads, size, rate, shared, balance=balance, keys_first=keys_first)
     return formats
+
+
+@torch.no_grad()
+def _balance(attention: Any) -> Tensor | None:
+    """Factors of keys that make the errors of scores small, where queries and keys are normalised; else None.
+
+    Rotated codes err alike in all dimensions, which is best where queries weigh all dimensions alike. The norms'
+    weights tell how large queries and keys are in each; a score's expected error is least with factors
+    (query / key)^(1/2).
+    Both dimensions of a rotary pair have the same: positions turn them into each other.
+    """
+    sizes = []
+    for norm in (getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)):
+        if norm is None:
+            return None
+        weights = deepcopy(norm).to("cpu", torch.float32)(torch.ones(attention.head_dim))
+        first, second = weights.square().chunk(2)
+        energy = ((first + second) / 2).repeat(2)
+        sizes.append((energy + LEAST_ENERGY * energy.mean()).sqrt())
+    return (sizes[0] / sizes[1]).sqrt().to(attention.k_norm.weight.device)
 
 
 def _value_only(text_model: Any, attention: Any) -> ValueOnly | None:

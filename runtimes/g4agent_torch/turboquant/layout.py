@@ -7,9 +7,15 @@ Units and segments
     everything. Each segment has a multiple of 16 units.
 
         rate   main (coordinates)      tail (last coordinates)   bytes per vector
+        5      scalar 5 bit (d − 16)   scalar 4 bit (16)         5 d / 8
         4      scalar 4 bit (d − 16)   scalar 3 bit (16)         d / 2
         3.5    pair 7 bit (d − 32)     pair 6 bit (32)           7 d / 16
+        3      pair 6 bit (d − 32)     pair 5 bit (32)           3 d / 8
         2.5    pair 5 bit (d − 32)     pair 4 bit (32)           5 d / 16
+        2      pair 4 bit (d − 32)     pair 3 bit (32)           d / 4
+
+    Keys and values have one rate each, 4, 3.5 or 2.5; or, where keys need more, 5 and 3, 4 and 3, 3 and 2: so much
+    together, and no native kernel.
 
     Decoded coordinate = scale · level, with the level from the codebook of the segment (`codebooks.py`, float32, unit
     variance), in the rotated basis. A rate of whole bits without a tail (`Codec.plain`) exists for measurements only.
@@ -39,7 +45,8 @@ Bundle: eight consecutive codevecs c0 ... c7 of b bits each, packed byte by byte
 Page of a layer: for each KV head its streams one after the other, head by head; a page of a model: for each storing
     full-attention layer its page. Which streams a head has is told by `LayerFormat` (`formats.py`):
         separate:   keys (KEY order, norm-corrected scale), then values (VALUE order, unbiased scale); each of head_dim.
-                    Keys are less the mean of the sequence's first keys, which lie beside the pages (`cache.py`)
+                    Keys are less the mean of the sequence's first page of keys, which lies beside the pages
+                    (`cache.py`), and times `LayerFormat.balance` where there is one
         value only: the position-free dimensions of V, then its rotary dimensions; both in KEY order with an unbiased
                     scale, each with a rotation, codes and a scale of its own. K is rebuilt: k_norm.weight ⊙ V, and RoPE
                     on the rotary part. With h = head_dim / 2 and m = rotary_dim / 2, the rotary part is dimensions
@@ -54,7 +61,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 PAGE_TOKENS: Final = 128
 """Tokens of a page in the product."""
 TOKEN_BLOCK: Final = 32

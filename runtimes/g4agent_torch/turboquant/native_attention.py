@@ -46,7 +46,7 @@ _ropes: WeakKeyDictionary[ValueOnly, _Rope] = WeakKeyDictionary()
 def supports(layer: LayerFormat, query: Tensor) -> bool:
     """Whether the kernel can read this layer's pages."""
     first, second = layer.streams
-    if layer.value_only is not None and second.size not in ROTARY_SIZES:
+    if layer.keys_first or (layer.value_only is not None and second.size not in ROTARY_SIZES):
         return False
     return query.device.type == "cpu" and layer.tokens == PAGE_TOKENS and first.size + second.size <= MAX_SIZE
 

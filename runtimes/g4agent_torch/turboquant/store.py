@@ -43,7 +43,8 @@ class TurboQuantKVStore:
     @property
     def described(self) -> Any:
         layers = [
-            [index, layer.heads, layer.head_dim, layer.value_only is not None] for index, layer in self.formats.items()
+            [index, layer.heads, layer.head_dim, layer.value_only is not None, layer.keys_first]
+            for index, layer in self.formats.items()
         ]
         versions = [FORMAT_VERSION, codebooks.fingerprint(), SEED.decode(), SINKS, TAIL_PAGES, PAGE_TOKENS]
         return [versions, self._rate, layers, *([] if self._windows is None else [BYTE_WINDOWS])]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -36,7 +37,13 @@ SHAPES = {
     "smallest": (1, 32, 1, 0, 1),
 }
 """KV heads, head size, queries per KV head, rotary pairs of a value-only layer, pages."""
-ENCODED = {"separate": (1, 512, 0), "value only": (1, 512, 64), "two heads": (2, 64, 0), "12 · 2^k": (1, 96, 0)}
+ENCODED = {
+    "separate": (1, 512, 0),
+    "value only": (1, 512, 64),
+    "two heads": (2, 64, 0),
+    "keys first": (1, 64, 0),
+    "12 · 2^k": (1, 96, 0),
+}
 """KV heads, head size, rotary pairs."""
 
 QUICK_ATTENTION = [
@@ -47,7 +54,13 @@ QUICK_ATTENTION = [
     ("odd groups, small rotary part", "3.5"),
     ("smallest", "2.5"),
 ]
-QUICK_ENCODED = [("value only", "3.5"), ("two heads", "4"), ("12 · 2^k", "2.5")]
+QUICK_ENCODED = [
+    ("value only", "3.5"),
+    ("two heads", "4"),
+    ("keys first", "4"),
+    ("keys first", "2.5"),
+    ("12 · 2^k", "2.5"),
+]
 
 
 def layer_of(heads: int, size: int, pairs: int, rate: str) -> LayerFormat:
@@ -83,6 +96,8 @@ def different_bytes(case: str, rate: str) -> int:
         x[0, 6] *= 1e-3
         x[0, 7] *= 3e4
     layer = layer_of(heads, size, pairs, rate)
+    if case == "keys first":
+        layer = replace(layer, keys_first=True)
     return int((layer.encode(keys, values) != encode(keys, values, layer)).sum())
 
 

@@ -46,11 +46,19 @@ def run(layer: PagedLayer, data: tuple[Tensor, Tensor, Tensor], chunk: int) -> T
     return torch.cat(outs, 1)
 
 
-@pytest.mark.parametrize("shared", [None, value_only()], ids=["separate", "value only"])
+@pytest.mark.parametrize(
+    ("shared", "balance", "keys_first"),
+    [(None, None, False), (None, None, True), (None, torch.linspace(0.2, 5, 128), False), (value_only(), None, False)],
+    ids=["separate", "keys first", "balanced", "value only"],
+)
 @pytest.mark.parametrize("rate", RATES)
-def test_attention_is_that_over_decoded_vectors_however_the_prompt_is_cut(rate: str, shared: ValueOnly | None) -> None:
+def test_attention_is_that_over_decoded_vectors_however_the_prompt_is_cut(
+    rate: str, shared: ValueOnly | None, balance: Tensor | None, keys_first: bool
+) -> None:
     data = inputs(shared)
-    layer = PagedLayer(LayerFormat(2, 128, rate, shared))
+    made = LayerFormat(2, 128, rate, shared, balance=balance, keys_first=keys_first)
+    assert made.page_bytes == 2 * 128 * 128 * float(rate) / 8 * (2 if shared is None else 1)
+    layer = PagedLayer(made)
     bulk = run(layer, data, LENGTH)
     query, keys, values = data
     decoded = layer.format.decode(layer.pages, SINKS)
@@ -58,13 +66,13 @@ def test_attention_is_that_over_decoded_vectors_however_the_prompt_is_cut(rate: 
         coded = slice(SINKS, layer.start_of(layer.coded_pages(position)))
         seen_keys, seen_values = keys[0, :, : position + 1].clone(), values[0, :, : position + 1].clone()
         if coded.stop > SINKS:
-            seen_keys[:, coded] = decoded[0][:, : coded.stop - SINKS] + layer.centre
+            seen_keys[:, coded] = decoded[0][:, : coded.stop - SINKS] + (0 if layer.centre is None else layer.centre)
             seen_values[:, coded] = decoded[1][:, : coded.stop - SINKS]
         heads = query[:, position].view(2, 4, 128)
         expected = torch.softmax(heads @ seen_keys.transpose(1, 2), -1) @ seen_values
         torch.testing.assert_close(bulk[:, position].view(2, 4, 128), expected, atol=1e-4, rtol=1e-4)
     for chunk in (1, 50):
-        other = PagedLayer(LayerFormat(2, 128, rate, shared))
+        other = PagedLayer(made)
         torch.testing.assert_close(run(other, data, chunk), bulk, atol=1e-5, rtol=1e-4)
         assert len(other.pages) == len(layer.pages) == 3
         assert all(torch.equal(a, b) for a, b in zip(other.pages, layer.pages, strict=True))
@@ -96,3 +104,11 @@ def test_what_all_keys_share_costs_nothing(rate: str) -> None:
         exact = torch.softmax(heads @ keys[0].transpose(1, 2), -1) @ values[0]
         error[name] = (out[:, -1].view(2, 4, 128) - exact).norm() / exact.norm()
     assert error["shifted"] < 1.05 * error["plain"]
+
+
+def test_keys_first_runs_where_there_is_no_kernel_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A native kernel that took it would read the streams of another rate."""
+    made = LayerFormat(2, 128, "4", keys_first=True)
+    expected = run(PagedLayer(made), inputs(None), LENGTH)
+    monkeypatch.setenv("G4AGENT_KV_KERNEL", "auto")
+    assert torch.equal(run(PagedLayer(made), inputs(None), LENGTH), expected)

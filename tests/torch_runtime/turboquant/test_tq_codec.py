@@ -6,23 +6,35 @@ import pytest
 import torch
 
 from g4agent_torch.turboquant import codebooks
-from g4agent_torch.turboquant.codec import RATES, Codec, Scale, codec
+from g4agent_torch.turboquant.codec import KEYS_FIRST, RATES, Codec, Scale, codec
 from g4agent_torch.turboquant.layout import Order
 from g4agent_torch.turboquant.prod import ProdCodec
 
 torch.set_num_threads(1)
 SIZES = (64, 128, 256, 512)
 EXACT = {1: 0.36338, 2: 0.11748, 3: 0.03455, 4: 0.009501, 5: 0.002505}
-PAIRS = {4: 0.1076, 5: 0.0570, 6: 0.0296, 7: 0.0153}
-SEGMENTS = {"4": (EXACT[4], EXACT[3], 16), "3.5": (PAIRS[7], PAIRS[6], 32), "2.5": (PAIRS[5], PAIRS[4], 32)}
+PAIRS = {3: 0.2012, 4: 0.1076, 5: 0.0570, 6: 0.0296, 7: 0.0153}
+SEGMENTS = {
+    "5": (EXACT[5], EXACT[4], 16),
+    "4": (EXACT[4], EXACT[3], 16),
+    "3.5": (PAIRS[7], PAIRS[6], 32),
+    "3": (PAIRS[6], PAIRS[5], 32),
+    "2.5": (PAIRS[5], PAIRS[4], 32),
+    "2": (PAIRS[4], PAIRS[3], 32),
+}
 
 
 def normal(vectors: int, size: int) -> torch.Tensor:
     return torch.randn(vectors, size, generator=torch.Generator().manual_seed(size))
 
 
+def test_keys_and_values_make_a_rate_together() -> None:
+    for rate in RATES:
+        assert sum(map(float, KEYS_FIRST[rate])) == 2 * float(rate)
+
+
 @pytest.mark.parametrize("order", Order)
-@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("rate", SEGMENTS)
 @pytest.mark.parametrize("size", (*SIZES, 32, 96, 384))
 def test_a_rate_counts_everything_and_packing_loses_nothing(size: int, rate: str, order: Order) -> None:
     made = codec(size, rate, Scale.NORM, order)
@@ -34,7 +46,7 @@ def test_a_rate_counts_everything_and_packing_loses_nothing(size: int, rate: str
     assert all(torch.equal(a, b) for a, b in zip(back.segments, codes.segments, strict=True))
 
 
-@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("rate", SEGMENTS)
 @pytest.mark.parametrize("size", SIZES)
 def test_distortion_and_slope(size: int, rate: str) -> None:
     """At a finite size coordinates are a little better than normal (Beta): the table is an upper bound."""
@@ -43,7 +55,7 @@ def test_distortion_and_slope(size: int, rate: str) -> None:
     expected = (main * (size - width) + tail * width) / size
     biased, unbiased = (codec(size, rate, scale, Order.KEY) for scale in (Scale.NORM, Scale.UNBIASED))
     error = (biased.decode(biased.encode(x), 128) - x).square().sum() / x.square().sum()
-    assert expected * 0.91 < error < expected * 1.02
+    assert expected * 0.91 < error < expected * 1.02 * (1 + expected / 4)  # the right norm costs a little
     decoded = unbiased.decode(unbiased.encode(x), 128)
     assert (decoded * x).sum() / x.square().sum() == pytest.approx(1, abs=0.002)
 
@@ -61,7 +73,7 @@ def on_the_sphere(book: codebooks.Codebook, size: int) -> float:
     return ((missed * weight).sum() / weight.sum()).item()
 
 
-@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("rate", SEGMENTS)
 @pytest.mark.parametrize("size", SIZES)
 def test_distortion_is_the_exact_one_of_its_size(size: int, rate: str) -> None:
     """Within 1 % of the integral over the sphere; then the scale mends up to 4 % of it, and never spoils it."""
@@ -72,7 +84,7 @@ def test_distortion_is_the_exact_one_of_its_size(size: int, rate: str) -> None:
     codes = made.quantise(u)
     assert (made.levels(codes.segments) - u).square().mean().item() == pytest.approx(exact, rel=0.01)
     scaled = made.levels(codes.segments) * codes.scales.float()[:, None]
-    assert 0.96 * exact < (scaled - u).square().mean() < exact * (1 + exact / 4)
+    assert 0.96 * exact < (scaled - u).square().mean() < 1.001 * 2 * (1 - (1 - exact) ** 0.5)  # of the right norm
 
 
 @pytest.mark.parametrize(
@@ -84,7 +96,7 @@ def test_one_codebook_does_for_all_sizes(bits: int, exact: tuple[float, ...]) ->
         assert on_the_sphere(codebooks.scalar(bits), size) == pytest.approx(best, rel=0.02)
 
 
-@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("rate", SEGMENTS)
 @pytest.mark.parametrize("size", SIZES)
 def test_inner_products_have_slope_one_where_unbiased(size: int, rate: str) -> None:
     """⟨y, x̂⟩ over ⟨y, x⟩ for other vectors y: shrinking would pull every attention output towards zero."""
@@ -107,7 +119,7 @@ def test_scalar_codebooks_are_lloyd_max(bits: int) -> None:
     assert torch.equal(codes, torch.bucketize(u, midpoints).to(torch.uint8))
 
 
-@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("rate", SEGMENTS)
 def test_a_vector_alone_has_the_bits_it_has_in_a_batch(rate: str) -> None:
     made = codec(256, rate, Scale.UNBIASED, Order.VALUE)
     y = made.rotation.forward(normal(64, 256))
@@ -118,7 +130,7 @@ def test_a_vector_alone_has_the_bits_it_has_in_a_batch(rate: str) -> None:
         assert all(torch.equal(a[0], b[i]) for a, b in zip(alone.segments, whole.segments, strict=True))
 
 
-@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("rate", SEGMENTS)
 @pytest.mark.parametrize("scale", Scale)
 def test_odd_vectors(rate: str, scale: Scale) -> None:
     """One-hot, two-sparse, an outlier channel, a large mean: no worse than normal ones. Zero stays zero."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from g4agent.errors import ConfigError
 from g4agent_torch import load
 from g4agent_torch.decoder import Decoder
 from g4agent_torch.turboquant.cache import PAGED
+from g4agent_torch.turboquant.formats import layer_formats
 from g4agent_torch.turboquant.store import TurboQuantKVStore
 
 CPU = torch.device("cpu")
@@ -33,6 +35,7 @@ def test_official_patterns(variant: str) -> None:
     decoder, store = tiny(variant)
     shared = variant in ("12B", "26B-A4B", "31B")
     assert all((layer.value_only is not None) == shared for layer in store.formats.values())
+    assert all((layer.balance is None) == shared and not layer.keys_first for layer in store.formats.values())
     with torch.inference_mode():
         bulk, steps = store.new(), store.new()
         expected = decoder.forward(IDS, bulk, want_logits=True)
@@ -69,12 +72,35 @@ def test_other_shapes(config: object) -> None:
         dense = model(ids, use_cache=True).logits[0, -1]
         model.set_attn_implementation(PAGED)
         store = TurboQuantKVStore(model.get_decoder(), "4")
+        assert all(layer.keys_first == (layer.balance is None) for layer in store.formats.values())
         bulk, steps = store.new(), store.new()
         expected = model(ids, past_key_values=bulk.layers).logits[0, -1]
         for start in range(0, len(IDS), 90):
             logits = model(ids[:, start : start + 90], past_key_values=steps.layers).logits[0, -1]
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-3)
-    assert (expected - dense).norm() < 0.1 * dense.norm()
+    assert (expected - dense).norm() < 0.15 * dense.norm()  # a random model attends to all values alike
+
+
+@pytest.mark.parametrize("outlier", [1.0, 20.0])
+def test_dimensions_that_only_keys_have_large_cost_nothing(outlier: float) -> None:
+    """Norms of Gemma give some dimensions of keys ten times the size of others, where queries are small. Balanced, the
+    scores' errors are those of even keys; as they are, they'd be four times as large here."""
+    torch.manual_seed(0)
+    config = Gemma3TextConfig(
+        vocab_size=16, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=1,
+        num_key_value_heads=1, head_dim=64, layer_types=["full_attention"],
+    )  # fmt: skip
+    model: Any = AutoModelForCausalLM.from_config(config)
+    attention = model.get_decoder().layers[0].self_attn
+    with torch.no_grad():  # the norm's factor is 1 + weight
+        for norm, factor in ((attention.k_norm, outlier), (attention.q_norm, 1 / outlier)):
+            norm.weight[[3, 35]] = factor - 1
+        query, keys = attention.q_norm(torch.randn(128, 64)), attention.k_norm(torch.randn(1, 128, 64))
+    (made,) = layer_formats(model.get_decoder(), "4").values()
+    assert not made.keys_first
+    decoded, _ = made.decode([made.encode(keys, keys)], 0)
+    exact = query @ keys[0].T
+    assert (query @ decoded[0].T - exact).norm() < 0.13 * exact.norm()
 
 
 def test_a_rate_that_is_none_is_refused() -> None:
