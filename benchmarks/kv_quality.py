@@ -8,8 +8,8 @@ The cache is quantised as it decodes: what a token reads depends on its position
 `g4agent_torch/turboquant/cache.py`), so a prompt in chunks gives what token by token gives.
 Every token behind the first 16 and before the last 128 to 255 is read as codes, and errors flow into later keys.
 
-`KL` and `top-1` compare next-token distributions with those of the same weights and a full-precision cache, `ppl ratio`
-is the quotient of the perplexities; each sequence is `--length` tokens of `_prose.py`, one prediction in `STRIDE` is
+`KL` and `top-1` compare next-token distributions with those of the same weights and a full-precision cache, `ppl +%`
+is by how much the perplexity is higher; each sequence is `--length` tokens of `_prose.py`, one prediction in `STRIDE` is
 scored. A needle is a sentence in that prose, at one of five depths, that ends with a five-digit number; at the end each
 is begun again, and found if every digit is the model's first choice. Only needles that full precision finds count
 (`of`).
@@ -208,7 +208,7 @@ def _row(name: str, cache: str, size: int, options: Any, results: Results) -> di
         "bits": CACHES[cache][1](size),
         "KL x 1000": 1000 * total["kl"] / n,
         "top-1 %": 100 * total["top1"] / n,
-        "ppl ratio": math.exp((total["nll"] - total["exact nll"]) / n),
+        "ppl +%": 100 * math.expm1((total["nll"] - total["exact nll"]) / n),
     }
     if options.needle_tokens:
         keys = [(tokens, seed) for tokens in options.needle_tokens for seed in range(options.seeds)]
@@ -235,7 +235,7 @@ def report(options: Any) -> Report:
             row = rows.get(f"{name}, {rate} bits")
             if row is None:
                 continue
-            targets.append(Target(f"{name}, {rate} bits: perplexity ratio", row["ppl ratio"] or math.inf, limit))
+            targets.append(Target(f"{name}, {rate} bits: perplexity ratio", 1 + row["ppl +%"] / 100, limit))
             if row.get("of") and rate != "2.5":
                 targets.append(Target(f"{name}, {rate} bits: needles lost", row["of"] - row["needles"], 0))  # type: ignore[operator]
             for peer, peers in PEERS.items():
