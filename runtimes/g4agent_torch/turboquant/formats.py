@@ -165,8 +165,8 @@ def _balance(attention: Any) -> Tensor | None:
         first, second = weights.square().chunk(2)
         energy = ((first + second) / 2).repeat(2)
         sizes.append((energy + LEAST_ENERGY * energy.mean()).sqrt())
-    balance: Tensor = (sizes[0] / sizes[1]).sqrt().to(attention.k_norm.weight.device)
-    return balance
+    factors: Tensor = (sizes[0] / sizes[1]).sqrt()
+    return factors.to(attention.k_norm.weight.device)
 
 
 def _value_only(text_model: Any, attention: Any) -> ValueOnly | None:
