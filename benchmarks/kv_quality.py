@@ -9,9 +9,9 @@ The cache is quantised as it decodes: what a token reads depends on its position
 Every token behind the first 16 and before the last 128 to 255 is read as codes, and errors flow into later keys.
 
 `KL` and `top-1` compare next-token distributions with those of the same weights and a full-precision cache, `ppl +%`
-is by how much the perplexity is higher; each sequence is `--length` tokens of `_prose.py`, one prediction in `STRIDE` is
-scored. A needle is a sentence in that prose, at one of five depths, that ends with a five-digit number; at the end each
-is begun again, and found if every digit is the model's first choice. Only needles that full precision finds count
+is by how much the perplexity is higher; each sequence is `--length` tokens of `_prose.py`, one prediction in `STRIDE`
+is scored. A needle is a sentence in that prose, at one of five depths, that ends with a five-digit number; at the end
+each is begun again, and found if every digit is the model's first choice. Only needles that full precision finds count
 (`of`).
 
 `--results` keeps finished parts in a file and goes on from it. Bits count scales and offsets as 16-bit numbers.

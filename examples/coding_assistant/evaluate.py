@@ -16,13 +16,17 @@ from g4agent.ports.sandbox import PythonCall
 
 
 async def run_task(agent: Agent, task: Task) -> Judgement:
-    """Runs one task in a new session; the tests that decide run in its sandbox too."""
+    """Runs one task in a new session; the tests run in its sandbox, before and after."""
     prepared = agent.replace(workspace=lambda seed: task.workspace())
+    run_tests = PythonCall("g4agent_coding.testing", "run_tests", {})
     async with prepared.session() as session:
-        result = await session.run(PROMPT)
         box = await session.open_box()
+        before = await box.call(run_tests)
+        result = await session.run(PROMPT)
         files = {path: await box.read_file(path) for path in await box.list_files()}
-        tests = await box.call(PythonCall("g4agent_coding.testing", "run_tests", {}))
+        tests = await box.call(run_tests)
+    if not isinstance(before.value, dict) or not before.value.get("failed"):
+        return Judgement(False, f"the tests did not fail at the start: {before.error or before.value}")
     if not result.verdict.ok:
         return Judgement(False, f"the run ended: {result.verdict.outcome}, {result.verdict.reason}")
     if not isinstance(tests.value, dict):
