@@ -94,6 +94,14 @@ async def test_module_that_cannot_be_imported(box: Box) -> None:
     assert (await call(box, "later", text="x")).value == "x"
 
 
+async def test_planted_modules(box: Box) -> None:
+    """A file of the workspace, written by an earlier call, is imported in the place of a tool's module or a library."""
+    for name in ("box_tools.py", "json.py", "pydantic.py", "g4agent.py", "sitecustomize.py"):
+        await box.write_file(name, b"raise SystemExit('planted')\n")
+    assert (await call(box, "total", items=[{"sku": "a", "count": 2}])).value == 2
+    assert (await call(box, "later", text="x")).value == "x"
+
+
 async def test_script(box: Box) -> None:
     """A tool of the main script cannot be called, or the script runs."""
     outcome = await box.call(PythonCall("__main__", "double", {"number": 4}, TOOLS / "script.py"))

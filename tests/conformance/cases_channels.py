@@ -100,6 +100,13 @@ async def o02_bytes(box: Box, host: Host) -> None:
 
 
 @case()
+async def o03_one_long_line(box: Box, host: Host) -> None:
+    """A line without end is held until its end."""
+    result = await python(box, host, 'sys.stdout.write("x" * 40_000_000)')
+    assert len(result.stdout) == LIMITS.output_bytes and result.omitted_stdout >= 6 * LIMITS.output_bytes
+
+
+@case()
 async def o05_exit_codes(box: Box, host: Host) -> None:
     """A failure to start cannot be told from the command's own."""
     for code in (0, 1, 255):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import tarfile
+from pathlib import Path
 
 import anyio
 import pytest
@@ -148,6 +149,23 @@ async def f12_quota(box: Box, host: Host) -> None:
         assert b"No space left" in result.stdout and int(result.stdout.split()[-1]) <= 80
 
 
+@case(needs="memory")
+async def f13_many_files(box: Box, host: Host) -> None:
+    """Empty files without number take the host's memory, or the box's for good."""
+    script = """
+made = 0
+try:
+    for made in range(300_000):
+        open(f"/tmp/{made}", "w").close()
+except OSError:
+    pass
+print(made)
+"""
+    result = await python(box, host, script, timeout=20)
+    assert result.out_of_memory or int(result.stdout) < 299_999, "neither their number nor the box's memory ended it"
+    assert (await shell(box, host, "find /tmp -type f -delete; echo again", timeout=20)).stdout == b"again\n"
+
+
 @case()
 async def f14_large_file(box: Box, host: Host) -> None:
     """A file can grow beyond its limit."""
@@ -221,3 +239,34 @@ while time.monotonic() < end:
         await python(box, host, swap)
         seen.add(b"stop")
     assert seen <= {b"stop", b"own", b""} and host.canary.encode() not in await box.snapshot()
+
+
+@case()
+async def f19_planted_files(box: Box, host: Host) -> None:
+    """A file that programs pick up by its name runs on the host, which lists, archives and puts back the workspace."""
+    files = dict.fromkeys(
+        ("sitecustomize.py", "usercustomize.py", "conftest.py", "json.py", "g4agent.py"),
+        b"open('planted', 'a').write('x')\n",
+    )
+    files |= {".git/hooks/post-checkout": b"#!/bin/sh\ntouch planted\n", "x.pth": b"import sitecustomize\n"}
+    files |= {".git/config": b"[core]\n\tfsmonitor = touch planted\n", ".bashrc": b"touch planted\n"}
+    for name, content in files.items():
+        await box.write_file(name, content, executable=True)
+    await box.restore(await box.snapshot())
+    assert "planted" not in await box.list_files() and not Path("planted").exists()
+
+
+@case()
+async def o10_archive_bomb(box: Box, host: Host) -> None:
+    """A small file that unpacks to more than there is room for fills more than the box's room, or ends it."""
+    script = """
+import gzip, shutil
+with gzip.open("bomb.gz", "wb", compresslevel=1) as file:
+    for _ in range(60):
+        file.write(bytes(1 << 20))
+for index in range(3):
+    attempt("unpack", lambda: shutil.copyfileobj(gzip.open("bomb.gz"), open(f"out{index}", "wb")))
+print(os.path.getsize("bomb.gz") < 1 << 20)
+"""
+    assert (await python(box, host, script)).stdout == b"True\n"
+    assert (await shell(box, host, "rm out*; echo again > f; cat f")).stdout == b"again\n"

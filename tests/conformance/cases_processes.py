@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import anyio
 from sandbox_case import GONE_AFTER, LIMITS, case, number, python, shell
 from sandbox_host import Host
 
-from g4agent.ports.sandbox import Box
+from g4agent.errors import G4AgentError
+from g4agent.ports.sandbox import Box, ExecResult
 
 
 @case(needs="processes")
@@ -68,6 +70,26 @@ async def p06_memory(box: Box, host: Host) -> None:
     result = await shell(box, host, "echo 800 > /proc/self/oom_score_adj; python3 -c 'x = bytearray(1 << 30)'; exit 3")
     assert result.out_of_memory
     assert not (await shell(box, host, "echo alive")).out_of_memory
+
+
+@case(needs="memory")
+async def p07_files_in_memory(box: Box, host: Host) -> None:
+    """What is written to folders in memory does not count as the box's."""
+    script = """
+blocks = []
+for folder in ("/tmp", "/dev/shm", "."):
+    with open(folder + "/fill", "wb", buffering=0) as file:
+        try:
+            while file.tell() < 20 << 20:
+                file.write(bytes(1 << 20))
+        except OSError:
+            pass
+    blocks.append(bytearray(60 << 20))
+print("all of it")
+"""
+    result = await python(box, host, script)
+    assert result.out_of_memory and b"all of it" not in result.stdout
+    assert (await shell(box, host, "rm -f /tmp/fill /dev/shm/fill fill; echo again")).stdout == b"again\n"
 
 
 @case()
@@ -230,6 +252,20 @@ while True:
     result = await python(box, host, script, timeout=10)
     assert result.out_of_memory or result.timed_out or result.signal is not None
     assert (await shell(box, host, "echo again")).stdout == b"again\n"
+
+
+@case(needs="processes")
+async def p19_no_process_left(box: Box, host: Host) -> None:
+    """While one call has all processes, another one's failure looks as if its command had failed; or it lasts."""
+    script = "import time\nwhile True:\n    try: os.fork() or time.sleep(60)\n    except OSError: time.sleep(60)"
+    answers: list[ExecResult] = []
+    async with anyio.create_task_group() as group:
+        group.start_soon(python, box, host, script, 2)
+        await anyio.sleep(1)
+        with contextlib.suppress(G4AgentError):
+            answers.append(await box.exec(["sh", "-c", "echo in between"], timeout=10))
+    assert all(answer.stdout == b"in between\n" or answer.signal or answer.timed_out for answer in answers), answers
+    assert (await shell(box, host, "sh -c 'echo again'")).stdout == b"again\n"
 
 
 @case(needs="cpu")
