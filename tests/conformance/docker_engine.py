@@ -41,7 +41,9 @@ class Engine:
     def start(self) -> None:
         """Starts it and waits until it answers. Raises AssertionError with the end of its log if it does not."""
         with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(self._command(), stdout=log, stderr=log, start_new_session=True)
+            self._process = subprocess.Popen(  # in its folder: Podman's conmon writes where it was started
+                self._command(), stdout=log, stderr=log, start_new_session=True, cwd=self._folder
+            )
         (self._folder / "pidfile").write_text(str(self._process.pid))
         deadline = time.monotonic() + START_PATIENCE
         while not self._answers():
