@@ -55,7 +55,8 @@ def test_distortion_and_slope(size: int, rate: str) -> None:
     expected = (main * (size - width) + tail * width) / size
     biased, unbiased = (codec(size, rate, scale, Order.KEY) for scale in (Scale.NORM, Scale.UNBIASED))
     error = (biased.decode(biased.encode(x), 128) - x).square().sum() / x.square().sum()
-    assert expected * 0.91 < error < expected * 1.02 * (1 + expected / 4)  # the right norm costs a little
+    norm = 1 if rate in RATES else 1 + expected / 4  # at 2 bits, what the right norm costs is seen
+    assert expected * 0.91 < error < expected * 1.02 * norm
     decoded = unbiased.decode(unbiased.encode(x), 128)
     assert (decoded * x).sum() / x.square().sum() == pytest.approx(1, abs=0.002)
 
@@ -84,7 +85,8 @@ def test_distortion_is_the_exact_one_of_its_size(size: int, rate: str) -> None:
     codes = made.quantise(u)
     assert (made.levels(codes.segments) - u).square().mean().item() == pytest.approx(exact, rel=0.01)
     scaled = made.levels(codes.segments) * codes.scales.float()[:, None]
-    assert 0.96 * exact < (scaled - u).square().mean() < 1.001 * 2 * (1 - (1 - exact) ** 0.5)  # of the right norm
+    most = exact * (1 + exact / 4) if rate in RATES else 1.001 * 2 * (1 - (1 - exact) ** 0.5)  # of the right norm
+    assert 0.96 * exact < (scaled - u).square().mean() < most
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,9 @@ def test_other_shapes(config: object) -> None:
         for start in range(0, len(IDS), 90):
             logits = model(ids[:, start : start + 90], past_key_values=steps.layers).logits[0, -1]
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-3)
-    assert (expected - dense).norm() < 0.15 * dense.norm()  # a random model attends to all values alike
+    # a random model attends to all values alike, so that keys first, which has coarser values, loses here
+    limit = 0.15 if isinstance(config, LlamaConfig) else 0.1
+    assert (expected - dense).norm() < limit * dense.norm()
 
 
 @pytest.mark.parametrize("outlier", [1.0, 20.0])
