@@ -28,8 +28,14 @@ def delete_session(store: Store, session_id: str) -> None:
     try:
         if store.pages is not None and store.pages.is_dir():
             tokens, shared = store.transcript(session_id), _shared(store, session_id)
-            for entry in entry_points(group="g4agent.forgetters"):
-                entry.load()(store.pages, tokens, shared)
+            try:
+                for entry in entry_points(group="g4agent.forgetters"):
+                    entry.load()(store.pages, tokens, shared)
+            except OSError as error:
+                raise StoreError(
+                    f"Keys and values of session {session_id} cannot be removed: {error}; it is not deleted.",
+                    hint=f"Make the folder writable, or remove it: {store.pages}",
+                ) from error
         store.delete_session(session_id)
     finally:
         store.leases.release(session_id)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from g4agent_torch.pages.address import next_address, segments_in, start_of
+from g4agent_torch.pages.address import Chain, named, next_address, segments_in, start_of
 from g4agent_torch.pages.pins import guard, pinned_names
 from g4agent_torch.pages.quota import File, files
 
@@ -32,14 +32,13 @@ def forget(folder: Path, tokens: Sequence[int], shared: int) -> int:
         addresses = {file.address for followers in behind.values() for file in followers}
         doomed: list[File] = []
         for root in behind.keys() - addresses:
-            at = root
+            chain = Chain(root)
             for segment in range(segments_in(len(tokens)) + 1):
-                start = start_of(segment)
+                at, start = chain.before(segment, tokens), start_of(segment)
                 if start > shared:
                     doomed += behind[at]  # nobody else gets here
                 else:
-                    doomed += [file for file in behind[at] if _is_own(file, tokens[start:], shared - start)]
-                at = next_address(at, tokens[start : start_of(segment + 1)])
+                    doomed += [file for file in behind[at] if _is_own(file, tokens, start, shared)]
         pinned = pinned_names(folder)
         gone = [file for file in doomed if file.path.name not in pinned]
         for file in gone:
@@ -47,6 +46,10 @@ def forget(folder: Path, tokens: Sequence[int], shared: int) -> int:
     return sum(file.size for file in gone)
 
 
-def _is_own(file: File, rest: Sequence[int], shared: int) -> bool:
-    """Whether a file holds the beginning of `rest`, and more of it than others share."""
-    return shared < file.tokens <= len(rest) and file.address == next_address(file.parent, rest[: file.tokens])
+def _is_own(file: File, tokens: Sequence[int], start: int, shared: int) -> bool:
+    """Whether a file holds what stands at `start`, and depends on more than others share."""
+    end = start + file.tokens
+    if end > len(tokens):
+        return False
+    ids = named(tokens, start, end)
+    return start + len(ids) > shared and file.address == next_address(file.parent, ids)
