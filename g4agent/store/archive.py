@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import JSON, Column, Connection, Insert, LargeBinary, Table, insert, select
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 from sqlalchemy.types import TypeDecorator
 
 from g4agent.errors import StoreError
@@ -119,9 +120,16 @@ def _to_json(value: Any) -> Any:
 
 @contextmanager
 def opened_archive(file: Path) -> Iterator[gzip.GzipFile]:
-    """An exported file to read from. Whatever is found wrong with it in the block becomes a StoreError."""
+    """An exported file to read from, checked to its end. What is found wrong, then or in the block, is a StoreError.
+
+    Checked before the first row is read: a flipped bit is found by the checksums at the end, and may until then look
+    like a row that the database refuses.
+    """
     try:
         with gzip.open(file, "rb") as archive:
+            for _ in _checked_lines(archive):
+                pass
+            archive.seek(0)
             yield archive
     except gzip.BadGzipFile as error:
         raise StoreError(f"{file} is damaged, or no exported session.", hint=_ANEW) from error
@@ -131,9 +139,6 @@ def opened_archive(file: Path) -> Iterator[gzip.GzipFile]:
         raise StoreError(f"{file} is damaged: {problem}.", hint=_ANEW) from problem
     except OSError as error:
         raise StoreError(f"{file} cannot be read: {error.strerror}.", hint="Check its name.") from error
-
-
-_ANEW = "Nothing was imported. Export it anew with `g4agent sessions export`, and copy the whole file."
 
 
 def read_session(db: Connection, archive: gzip.GzipFile, add_blob: Insert, new_id: Callable[[], str]) -> str:
@@ -167,9 +172,21 @@ def read_session(db: Connection, archive: gzip.GzipFile, add_blob: Insert, new_i
             row["id"] = f"{id}-{row['id'].rpartition('-')[2]}"
         if table is CALLS and taken:
             row["made_in"] = row["made_in"] or origin
-        db.execute(insert(table), row)
+        _add(db, table, row)
     _check_history(db, id)
     return id
+
+
+def _add(db: Connection, table: Table, row: dict[str, Any]) -> None:
+    """Adds one row. Raises Damaged where no store can have held it beside the others."""
+    try:
+        db.execute(insert(table), row)
+    except (IntegrityError, DataError) as error:
+        raise Damaged(f"a row of {table.name} contradicts the others") from error
+    except (StatementError, UnicodeEncodeError, OverflowError) as error:
+        if isinstance(error, DBAPIError):
+            raise
+        raise Damaged(f"a row of {table.name} has a value that no store can hold") from error
 
 
 def _checked_lines(archive: Iterable[bytes]) -> Iterator[Any]:
