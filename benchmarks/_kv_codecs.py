@@ -18,6 +18,7 @@ from g4agent_torch.kv import DenseKVCache, WindowLayer
 from g4agent_torch.turboquant.attention import dense_attention
 from g4agent_torch.turboquant.cache import PagedLayer
 from g4agent_torch.turboquant.codec import Scale, codec
+from g4agent_torch.turboquant.formats import layer_formats
 from g4agent_torch.turboquant.layout import PAGE_TOKENS, Order
 from g4agent_torch.turboquant.prod import ProdCodec
 
@@ -82,6 +83,23 @@ class DecodedStore:
             else:
                 layers.append(WindowLayer(**arguments))
         return DenseKVCache(layers)
+
+
+class OneLayerStore:
+    """Caches with our codec in one full-attention layer, the others in full precision: what that layer costs."""
+
+    def __init__(self, text_model: Any, rate: str, layer: int) -> None:
+        self._exact = DecodedStore(text_model, lambda size: (_as_it_is, _as_it_is))
+        self._format, self._layer = layer_formats(text_model, rate)[layer], layer
+
+    def new(self) -> DenseKVCache:
+        layers = list(self._exact.new().layers.layers)
+        layers[self._layer] = PagedLayer(self._format)
+        return DenseKVCache(layers)
+
+
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
 
 
 def prod(size: int) -> tuple[RoundTrip, RoundTrip]:

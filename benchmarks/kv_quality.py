@@ -2,7 +2,7 @@
 
     python benchmarks/kv_quality.py [--model gemma-3-270m smollm2-135m] [--caches NAME ...] [--quick]
                                     [--sequences 8] [--length 4096] [--needle-tokens 1024 2048 4096 7680]
-                                    [--seeds 2] [--results FILE] [--json] [--check]
+                                    [--seeds 2] [--by-layer] [--results FILE] [--json] [--check]
 
 The cache is quantised as it decodes: what a token reads depends on its position alone (docstring of
 `g4agent_torch/turboquant/cache.py`), so a prompt in chunks gives what token by token gives.
@@ -14,6 +14,9 @@ is scored. A needle is a sentence in that prose, at one of five depths, that end
 each is begun again, and found if every digit is the model's first choice. Only needles that full precision finds count
 (`of`).
 
+`--by-layer` adds a row for each full-attention layer and rate of ours, with codes in that layer alone: which layers
+cost what.
+
 `--results` keeps finished parts in a file and goes on from it. Bits count scales and offsets as 16-bit numbers.
 """
 
@@ -24,11 +27,12 @@ import math
 import random
 import sys
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from _kv_codecs import DecodedStore, as_they_are, min_max, prod, transformers_layer
+from _kv_codecs import DecodedStore, OneLayerStore, as_they_are, min_max, prod, transformers_layer
 from _prose import paragraphs
 from _real_models import MODELS, load
 from _report import Report, Target, arguments, publish
@@ -36,6 +40,7 @@ from torch import Tensor
 
 from g4agent_torch.kv import DenseKVStore, KVCache
 from g4agent_torch.turboquant.codec import RATES
+from g4agent_torch.turboquant.formats import layer_formats
 from g4agent_torch.turboquant.store import TurboQuantKVStore
 
 STRIDE = 4
@@ -177,6 +182,11 @@ def measure(name: str, options: Any, results: Results) -> dict[str, dict[str, fl
     model, tokenizer = load(name)
     text, exact_store = model.get_decoder(), DenseKVStore(model.config)
     stores = {cache: CACHES[cache][0](text) for cache in options.caches}
+    if options.by_layer:
+        for rate, layer in product(
+            (rate for rate in RATES if f"{rate} bits" in options.caches), layer_formats(text, "4")
+        ):
+            stores[f"{rate} bits, layer {layer} only"] = OneLayerStore(text, rate, layer)
     for index, ids in enumerate(sequences(tokenizer, options.sequences, options.length)):
         missing = [c for c in stores if results.get(name, c, options.length, index) is None]
         exact = hidden_states(model, exact_store.new(), ids) if missing else None
@@ -191,7 +201,7 @@ def measure(name: str, options: Any, results: Results) -> dict[str, dict[str, fl
                 results.put(found(model, tokenizer, store.new(), ids, needles), name, cache, *key)
                 print(f"{name}, {cache}, needles {key}: {results.get(name, cache, *key)}", file=sys.stderr, flush=True)
     size = text.layers[0].self_attn.head_dim
-    return {f"{name}, {cache}": _row(name, cache, size, options, results) for cache in options.caches}
+    return {f"{name}, {cache}": _row(name, cache, size, options, results) for cache in stores}
 
 
 def _haystacks(tokenizer: Any, options: Any) -> Iterator[tuple[tuple[int, int], list[int], list[tuple[str, str]]]]:
@@ -205,7 +215,7 @@ def _row(name: str, cache: str, size: int, options: Any, results: Results) -> di
     total = {key: sum(part[key] for part in parts) for key in parts[0]}
     n = total["n"]
     row: dict[str, float | None] = {
-        "bits": CACHES[cache][1](size),
+        "bits": CACHES[cache.partition(", layer")[0]][1](size),
         "KL x 1000": 1000 * total["kl"] / n,
         "top-1 %": 100 * total["top1"] / n,
         "ppl +%": 100 * math.expm1((total["nll"] - total["exact nll"]) / n),
@@ -255,6 +265,7 @@ def main() -> int:
     parser.add_argument("--length", type=int, default=4096, help="tokens of a piece")
     parser.add_argument("--needle-tokens", type=int, nargs="*", default=[1024, 2048, 4096, 7680])
     parser.add_argument("--seeds", type=int, default=2, help="haystacks of each length")
+    parser.add_argument("--by-layer", action="store_true", help="also codes in one layer alone")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, help="file of finished parts")
     parser.add_argument("--quick", action="store_true", help="one model, 4K tokens, two caches, no needles")
