@@ -13,10 +13,12 @@ from torch import Tensor
 
 from g4agent_torch.turboquant import gpu, native_attention
 from g4agent_torch.turboquant.formats import LayerFormat
+from g4agent_torch.turboquant.layout import PAGE_TOKENS
 from g4agent_torch.turboquant.native import kernel
 from g4agent_torch.turboquant.partial import Partial
+from g4agent_torch.turboquant.rotary import WAVE_TOKENS
 
-BLOCK_PAGES: Final = 32
+BLOCK_PAGES: Final = WAVE_TOKENS // PAGE_TOKENS
 """Pages decoded at a time: 4096 tokens keep the decoded block near the processor."""
 
 
@@ -32,23 +34,37 @@ def dense_attention(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | 
     return _softmax(query @ keys.float().transpose(1, 2), values.float(), mask)
 
 
-def decode_attention(query: Tensor, pages: list[Tensor], layer: LayerFormat, first_position: int) -> Partial:
+def decode_attention(
+    query: Tensor, pages: list[Tensor], layer: LayerFormat, first_position: int, centre: Tensor | None = None
+) -> Partial:
     """Queries over all tokens of some pages.
 
     Args:
         query: Float32 [KV, N, D]: N queries per KV head (heads that share it, times positions), already scaled.
         pages: The layer's part of consecutive pages, uint8 [page_bytes] each; at least one.
         layer: What is in them.
-        first_position: Position of the first page's first token; only value-only layers need it.
+        first_position: Position of the first page's first token.
+        centre: What the keys were encoded without, float32 [KV, 1, D], if anything.
     """
+    if centre is None or layer.rotary is not None:
+        return _coded_attention(query, pages, layer, first_position, centre)
+    coded = _coded_attention(query, pages, layer, first_position, None)
+    return Partial(coded.out, coded.lse + (query @ centre.transpose(1, 2))[..., 0])  # the same for all keys
+
+
+def _coded_attention(
+    query: Tensor, pages: list[Tensor], layer: LayerFormat, first_position: int, centre: Tensor | None
+) -> Partial:
+    """`decode_attention` over keys as they were encoded, or over them and a centre that positions turn."""
+    plain = query  # kernels have no centres that turn
     if layer.balance is not None:
         query = query / layer.balance
-    if gpu.runs_on(query.device):
+    if centre is None and gpu.runs_on(query.device):
         from g4agent_torch.turboquant.gpu import decode_attention as triton_attention
 
         if triton_attention.supports(layer):
             return triton_attention.decode_attention(query, pages, layer, first_position)
-    native = kernel() if query.device.type == "cpu" else None
+    native = kernel() if centre is None and query.device.type == "cpu" else None
     if native is not None and native_attention.supports(layer, query):
         return native_attention.decode_attention(native, query, pages, layer, first_position)
     first, second = layer.streams
@@ -57,7 +73,11 @@ def decode_attention(query: Tensor, pages: list[Tensor], layer: LayerFormat, fir
         blocks = []
         for start in range(0, len(pages), BLOCK_PAGES):
             keys, values = _rotated(layer, pages[start : start + BLOCK_PAGES])
-            blocks.append(_softmax(query @ keys.transpose(1, 2), values, None))
+            scores = query @ keys.transpose(1, 2)
+            if centre is not None:
+                assert layer.rotary is not None
+                scores += layer.rotary.scores(plain, centre, first_position + start * layer.tokens, keys.shape[1])
+            blocks.append(_softmax(scores, values, None))
         lse = torch.logsumexp(torch.stack([block.lse for block in blocks]), 0)
         return Partial(second.rotation.inverse(merge(blocks)), lse)
     # q · K = (γ ⊙ q) · V on the position-free dimensions; on the rotary ones K is rebuilt position by position.

@@ -46,6 +46,7 @@ class PagedLayer(CacheLayerMixin):
         self.centre: Tensor | None = None
         """What keys are encoded without, float32 [KV, 1, D]: the mean of the first page's. None where only V is kept.
 
+        With `LayerFormat.rotary` it is the mean of what they were before positions turned them, and turns with them.
         Half of what keys are, or more, is the same in all of them: softmax doesn't see it, and a codec that has to
         carry it loses half a bit or more of what differs.
         """
@@ -86,11 +87,12 @@ class PagedLayer(CacheLayerMixin):
     def _encode(self, page: int, keys: Tensor, values: Tensor) -> Tensor:
         """Keys and values [KV, P, D] of a page → its bytes."""
         if self.format.value_only is None:
-            keys = keys.float().contiguous()
+            keys, rotary = keys.float().contiguous(), self.format.rotary
+            positions = torch.arange(self.start_of(page), self.start_of(page + 1), device=keys.device)
             if page == 0:
-                self.centre = keys.mean(1, keepdim=True)
+                self.centre = (keys if rotary is None else rotary.at(keys, -positions)).mean(1, keepdim=True)
             assert self.centre is not None
-            keys = keys - self.centre
+            keys = keys - (self.centre if rotary is None else rotary.at(self.centre, positions))
         return self.format.encode(keys, values)
 
     def cut(self, length: int) -> None:
@@ -135,10 +137,7 @@ class PagedLayer(CacheLayerMixin):
         if pages:
             assert self.sinks is not None
             parts.append(dense_attention(packed, self.sinks[0][0], self.sinks[1][0]))
-            coded = decode_attention(packed, self.pages[:pages], self.format, SINKS)
-            if self.centre is not None:
-                coded = Partial(coded.out, coded.lse + (packed @ self.centre.transpose(1, 2))[..., 0])
-            parts.append(coded)
+            parts.append(decode_attention(packed, self.pages[:pages], self.format, SINKS, self.centre))
         return merge(parts).reshape(heads, count, size).to(query.dtype)
 
 

@@ -13,6 +13,7 @@ from g4agent.errors import ConfigError
 from g4agent_torch.turboquant import gpu, native_encoding
 from g4agent_torch.turboquant.codec import KEYS_FIRST, Codec, Scale, codec, is_encodable
 from g4agent_torch.turboquant.layout import PAGE_TOKENS, Order
+from g4agent_torch.turboquant.rotary import Rotary, turned
 
 LEAST_ENERGY: Final = 1e-3
 """Of a dimension, in means of all: weights near zero must not make factors huge."""
@@ -38,9 +39,7 @@ class ValueOnly:
         """Rebuilds the rotary part of keys: values [..., T, rotary_dim] at positions [T] → the same shape."""
         scaled = values * self.key_norm[self.rotary]
         angle = positions.to(torch.float32)[:, None] * self.frequencies
-        cos, sin = angle.cos(), angle.sin()
-        first, second = scaled.chunk(2, -1)
-        return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
+        return turned(scaled, angle)
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -57,6 +56,8 @@ class LayerFormat:
     """What keys are multiplied with before they are coded, and queries divided by, [head_dim]; see `_balance`."""
     keys_first: bool = False
     """Whether keys take more than the rate, and values less: `codec.KEYS_FIRST`."""
+    rotary: Rotary | None = None
+    """Where set, keys are centred before positions turn them: what they share turns, too."""
     streams: tuple[Codec, Codec] = field(init=False)
     """Codecs of (keys, values), or of a value's (position-free, rotary) dimensions."""
 
@@ -129,7 +130,7 @@ def layer_formats(text_model: Any, rate: str) -> dict[int, LayerFormat]:
     """
     config = text_model.config
     kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
-    formats = {}
+    formats, rotary = {}, _rotary(text_model)
     for index, (kind, layer) in enumerate(zip(kinds, text_model.layers, strict=True)):
         attention = layer.self_attn
         if kind != "full_attention" or getattr(attention, "is_kv_shared_layer", False):
@@ -144,8 +145,15 @@ def layer_formats(text_model: Any, rate: str) -> dict[int, LayerFormat]:
         shared = _value_only(text_model, attention)
         balance = _balance(attention) if shared is None else None
         keys_first = shared is None and balance is None
-        formats[index] = LayerFormat(heads, size, rate, shared, balance=balance, keys_first=keys_first)
+        turning = rotary if keys_first and rotary is not None and 2 * len(rotary.frequencies) == size else None
+        formats[index] = LayerFormat(heads, size, rate, shared, balance=balance, keys_first=keys_first, rotary=turning)
     return formats
+
+
+def _rotary(text_model: Any) -> Rotary | None:
+    """Where one set of frequencies serves all layers."""
+    frequencies = getattr(text_model.rotary_emb, "inv_freq", None)
+    return None if frequencies is None else Rotary(frequencies.detach().double())
 
 
 @torch.no_grad()

@@ -46,7 +46,8 @@ Page of a layer: for each KV head its streams one after the other, head by head;
     full-attention layer its page. Which streams a head has is told by `LayerFormat` (`formats.py`):
         separate:   keys (KEY order, norm-corrected scale), then values (VALUE order, unbiased scale); each of head_dim.
                     Keys are less the mean of the sequence's first page of keys, which lies beside the pages
-                    (`cache.py`), and times `LayerFormat.balance` where there is one
+                    (`cache.py`), and times `LayerFormat.balance` where there is one. With `LayerFormat.rotary` it
+                    is the mean without positions, turned to each key's
         value only: the position-free dimensions of V, then its rotary dimensions; both in KEY order with an unbiased
                     scale, each with a rotation, codes and a scale of its own. K is rebuilt: k_norm.weight ⊙ V, and RoPE
                     on the rotary part. With h = head_dim / 2 and m = rotary_dim / 2, the rotary part is dimensions
@@ -61,7 +62,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-FORMAT_VERSION: Final = 3
+FORMAT_VERSION: Final = 4
 PAGE_TOKENS: Final = 128
 """Tokens of a page in the product."""
 TOKEN_BLOCK: Final = 32
