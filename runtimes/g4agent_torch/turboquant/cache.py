@@ -88,7 +88,7 @@ class PagedLayer(CacheLayerMixin):
         """Keys and values [KV, P, D] of a page → its bytes."""
         if self.format.value_only is None:
             keys, rotary = keys.float().contiguous(), self.format.rotary
-            positions = torch.arange(self.start_of(page), self.start_of(page + 1), device=keys.device)
+            positions = torch.arange(self.start_of(page), self.start_of(page + 1))
             if page == 0:
                 self.centre = (keys if rotary is None else rotary.at(keys, -positions)).mean(1, keepdim=True)
             assert self.centre is not None

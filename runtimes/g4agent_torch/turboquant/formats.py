@@ -153,7 +153,7 @@ def layer_formats(text_model: Any, rate: str) -> dict[int, LayerFormat]:
 def _rotary(text_model: Any) -> Rotary | None:
     """Where one set of frequencies serves all layers."""
     frequencies = getattr(text_model.rotary_emb, "inv_freq", None)
-    return None if frequencies is None else Rotary(frequencies.detach().double())
+    return None if frequencies is None else Rotary(frequencies.detach().cpu().double(), frequencies.device)
 
 
 @torch.no_grad()

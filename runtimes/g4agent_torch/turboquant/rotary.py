@@ -14,26 +14,31 @@ WAVE_TOKENS: Final = 4096
 
 def turned(x: Tensor, angles: Tensor) -> Tensor:
     """Rotates x [..., D] by angles [..., D / 2]; pair i: dimensions i and D / 2 + i."""
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    cos, sin = angles.cos().to(x), angles.sin().to(x)
     first, second = x.chunk(2, -1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Rotary:
-    """How a model turns keys by their position, where all dimensions turn. Angles are float64, as they get large."""
+    """How a model turns keys by their position, where all dimensions turn.
+
+    Angles get large, so they are float64, and on the CPU, as not every device has that.
+    """
 
     frequencies: Tensor
-    """Radians per position of each pair, float64 [D / 2]."""
+    """Radians per position of each pair, float64 [D / 2], on the CPU."""
+    device: torch.device | None = None
+    """Where the keys are; None: on the CPU."""
     waves: Tensor = field(init=False)
     """Cosines, then sines, of the first `WAVE_TOKENS` positions, float32 [D, WAVE_TOKENS]."""
 
     def __post_init__(self) -> None:
-        angles = self.frequencies[:, None] * torch.arange(WAVE_TOKENS, device=self.frequencies.device)
-        object.__setattr__(self, "waves", torch.cat([angles.cos(), angles.sin()]).float())
+        angles = self.frequencies[:, None] * torch.arange(WAVE_TOKENS)
+        object.__setattr__(self, "waves", torch.cat([angles.cos(), angles.sin()]).float().to(self.device))
 
     def at(self, vectors: Tensor, positions: Tensor) -> Tensor:
-        """Vectors [..., T or 1, D] without positions → as keys at positions [T]; at negative ones: the way back."""
+        """Vectors [..., T or 1, D] → turned to positions [T], int64 on the CPU; at negative ones: turned back."""
         return turned(vectors, positions.double()[:, None] * self.frequencies)
 
     def scores(self, query: Tensor, vector: Tensor, first: int, count: int) -> Tensor:
