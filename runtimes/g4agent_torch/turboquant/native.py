@@ -37,14 +37,23 @@ class Kernel:
     body: str
 
 
+class Rotation(ctypes.Structure):
+    """A `rotation.Rotation`, as in `cpp/kernel.cpp`."""
+
+    _fields_ = (("signs", ctypes.c_void_p), ("paley", ctypes.c_void_p), ("norm", ctypes.c_float))
+
+
 class Call(ctypes.Structure):
     """The arguments of `g4_decode_attention`, as in `cpp/kernel.cpp`."""
 
     _fields_ = (
-        *((name, ctypes.c_int32) for name in ("body", "rate", "threads", "heads", "rows", "first_size", "second_size")),
-        ("value_only", ctypes.c_int32),
+        *((name, ctypes.c_int32) for name in ("body", "rate", "threads", "heads", "rows")),
+        *((name, ctypes.c_int32) for name in ("head_size", "first_size", "second_size", "value_only")),
         *((name, ctypes.c_int64) for name in ("pages", "head_bytes", "first_position")),
-        *((name, ctypes.c_void_p) for name in ("page", "query", "turned", "main_levels", "tail_levels", "rope")),
+        *((name, ctypes.c_void_p) for name in ("page", "query")),
+        ("rotation", Rotation * 2),
+        ("place", ctypes.c_void_p * 2),
+        *((name, ctypes.c_void_p) for name in ("key_norm", "main_levels", "tail_levels", "rope")),
         *((name, ctypes.c_void_p) for name in ("frequencies", "out", "lse")),
         *((name, ctypes.c_float) for name in ("unit", "rope_unit")),
     )
@@ -65,8 +74,8 @@ class EncodeCall(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int32) for name in ("body", "streams", "tokens", "size", "segments")),
         *((name, ctypes.c_int32) for name in ("value_order", "unbiased")),
-        ("norm", ctypes.c_float),
-        *((name, ctypes.c_void_p) for name in ("x", "signs", "paley", "out")),
+        ("rotation", Rotation),
+        *((name, ctypes.c_void_p) for name in ("x", "out")),
         ("stream_bytes", ctypes.c_int64),
         ("segment", Segment * 2),
     )

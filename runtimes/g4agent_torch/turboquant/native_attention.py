@@ -16,6 +16,7 @@ from g4agent_torch.turboquant.codec import RATES, Scale, codec
 from g4agent_torch.turboquant.formats import LayerFormat, ValueOnly
 from g4agent_torch.turboquant.layout import PAGE_TOKENS, TOKEN_BLOCK, Order
 from g4agent_torch.turboquant.native import BODIES, Call, Kernel
+from g4agent_torch.turboquant.native_encoding import native_rotation
 from g4agent_torch.turboquant.partial import Partial
 
 MAX_SIZE: Final = 1024
@@ -30,17 +31,24 @@ MAX_MOVE_ERROR: Final = 0.8
 
 
 @dataclass(frozen=True, slots=True)
-class _Rope:
-    """What rebuilds the rotary part of keys within a page; the kernel turns queries to the page's start."""
+class _Shared:
+    """How keys follow from values, as the kernel reads it: it rebuilds the rotary part of keys within a page, and turns
+    queries to the page's start."""
 
-    table: Tensor
+    rest: Tensor
+    """`ValueOnly.rest`, int32; and `rotary`."""
+    rotary: Tensor
+    key_norm: Tensor
+    """Float32 [head_dim]."""
+    rope: Tensor
     """Int16 [blocks, pairs, 4, 32]: rows (first from low, first from high, second from low, second from high), where
     low ± high are the last butterflies of the Hadamard transform. Tokens lie as `kernel` registers hold them."""
-    unit: float
+    rope_unit: float
     frequencies: Tensor
+    """Float64 [pairs]."""
 
 
-_ropes: WeakKeyDictionary[ValueOnly, _Rope] = WeakKeyDictionary()
+_made: WeakKeyDictionary[ValueOnly, _Shared] = WeakKeyDictionary()
 
 
 def supports(layer: LayerFormat, query: Tensor) -> bool:
@@ -56,38 +64,9 @@ def decode_attention(
 ) -> Partial:
     """See `attention.decode_attention`."""
     first, second = layer.streams
-    forward, inverse = first.rotation.matrix, second.rotation.matrix.T
-    if (shared := layer.value_only) is None:
-        out, lse = _attend(kernel, query @ forward, None, pages, layer, first_position)
-        return Partial(out @ inverse, lse)
-    scaled = query * shared.key_norm
-    turned = query[..., shared.rotary]
-    merged, lse = _attend(kernel, scaled[..., shared.rest] @ forward, turned, pages, layer, first_position)
-    rest, rotary = merged.split([first.size, second.size], -1)
-    out = torch.empty_like(query)
-    out[..., shared.rest], out[..., shared.rotary] = rest @ forward.T, rotary @ inverse
-    return Partial(out, lse)
-
-
-def _attend(
-    kernel: Kernel, query: Tensor, turned: Tensor | None, pages: list[Tensor], layer: LayerFormat, first_position: int
-) -> tuple[Tensor, Tensor]:
-    """Attention in the rotated basis.
-
-    Args:
-        kernel: The kernel.
-        query: Float32 [KV, N, size of the first stream], rotated like it.
-        turned: For value-only layers, the queries' rotary dimensions [KV, N, rotary_dim]; not rotated.
-        pages: See `decode_attention`; so `layer` and `first_position`.
-
-    Returns:
-        Outputs [KV, N, size of a value], rotated like the streams they come from, and the log-sum-exp [KV, N].
-    """
-    first, second = layer.streams
-    heads, rows, _ = query.shape
+    heads, rows, size = query.shape
     query = query.contiguous()
-    out = torch.empty(heads, rows, second.size if turned is None else first.size + second.size)
-    lse = torch.empty(heads, rows)
+    out, lse = torch.empty_like(query), torch.empty(heads, rows)
     levels = _levels(layer.rate, 63 if kernel.body == "avx2" else 127)
     call = Call(
         body=BODIES.index(kernel.body),
@@ -95,28 +74,30 @@ def _attend(
         threads=torch.get_num_threads(),
         heads=heads,
         rows=rows,
+        head_size=size,
         first_size=first.size,
         second_size=second.size,
-        value_only=turned is not None,
+        value_only=layer.value_only is not None,
         pages=len(pages),
         head_bytes=layer.head_bytes,
         first_position=first_position,
         page=ctypes.addressof(addresses := (ctypes.c_void_p * len(pages))(*map(Tensor.data_ptr, pages))),
         query=query.data_ptr(),
+        rotation=(native_rotation(first.rotation), native_rotation(second.rotation)),
         main_levels=levels.main.data_ptr(),
         tail_levels=levels.tail.data_ptr(),
         unit=levels.unit,
         out=out.data_ptr(),
         lse=lse.data_ptr(),
     )
-    if turned is not None:
-        assert layer.value_only is not None
-        rope, turned = _rope(layer.value_only, second.rotation.signs), turned.contiguous()
-        call.turned, call.rope, call.rope_unit = turned.data_ptr(), rope.table.data_ptr(), rope.unit
-        call.frequencies = rope.frequencies.data_ptr()
+    if layer.value_only is not None:
+        shared = _shared(layer.value_only, second.rotation.signs)
+        call.place[:] = shared.rest.data_ptr(), shared.rotary.data_ptr()
+        call.key_norm, call.frequencies = shared.key_norm.data_ptr(), shared.frequencies.data_ptr()
+        call.rope, call.rope_unit = shared.rope.data_ptr(), shared.rope_unit
     kernel.library.g4_decode_attention(call)
     del addresses  # lived until here
-    return out, lse
+    return Partial(out, lse)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +141,13 @@ def _rounded(levels: Tensor, unit: float, most: int) -> Tensor:
     return rounded.to(torch.int8).T.contiguous()
 
 
-def _rope(shared: ValueOnly, signs: Tensor) -> _Rope:
-    if shared not in _ropes:
-        _ropes[shared] = _make_rope(shared, signs)
-    return _ropes[shared]
+def _shared(layer: ValueOnly, signs: Tensor) -> _Shared:
+    if layer not in _made:
+        _made[layer] = _make_shared(layer, signs)
+    return _made[layer]
 
 
-def _make_rope(shared: ValueOnly, signs: Tensor) -> _Rope:
+def _make_shared(shared: ValueOnly, signs: Tensor) -> _Shared:
     frequencies = shared.frequencies.double()
     first, second = (shared.key_norm[shared.rotary] * signs).double().chunk(2)
     most = max(first.abs().max().item(), second.abs().max().item()) * math.sqrt(2)
@@ -177,4 +158,5 @@ def _make_rope(shared: ValueOnly, signs: Tensor) -> _Rope:
     lanes = factors.round().to(torch.int16).view(4, -1, 2, 4, 4, len(frequencies))  # [4, block, half, L, m, pairs]
     table = lanes.permute(1, 5, 0, 3, 2, 4).reshape(-1, len(frequencies), 4, TOKEN_BLOCK).contiguous()
     unit = most / math.sqrt(2 * len(frequencies)) * 32768 / 32767
-    return _Rope(table, unit, frequencies)
+    rest, rotary, norm = shared.rest.int(), shared.rotary.int(), shared.key_norm.float().contiguous()
+    return _Shared(rest, rotary, norm, table, unit, frequencies)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Final
 
 import torch
 from torch import Tensor
 
+from g4agent_torch.turboquant import native
 from g4agent_torch.turboquant.codec import Codec, Scale
 from g4agent_torch.turboquant.layout import TOKEN_BLOCK, Order
 from g4agent_torch.turboquant.native import BODIES, EncodeCall, kernel
-from g4agent_torch.turboquant.rotation import paley
+from g4agent_torch.turboquant.rotation import Rotation, paley_matrix
 
 MAX_SEGMENTS: Final = 2
 
@@ -22,7 +22,7 @@ def encode(codec: Codec, x: Tensor) -> Tensor:
     count, tokens, size = x.shape
     if native is None or tokens % TOKEN_BLOCK or len(codec.segments) > MAX_SEGMENTS:
         return codec.encode(x)
-    x, signs = x.float().contiguous(), codec.rotation.signs
+    x = x.float().contiguous()
     out = torch.empty(count, codec.stream_bytes(tokens), dtype=torch.uint8)
     call = EncodeCall(
         body=BODIES.index(native.body),
@@ -32,10 +32,8 @@ def encode(codec: Codec, x: Tensor) -> Tensor:
         segments=len(codec.segments),
         value_order=codec.order is Order.VALUE,
         unbiased=codec.scale is Scale.UNBIASED,
-        norm=codec.rotation.norm,
+        rotation=native_rotation(codec.rotation),
         x=x.data_ptr(),
-        signs=signs.data_ptr(),
-        paley=_paley().data_ptr(),
         out=out.data_ptr(),
         stream_bytes=out.shape[1],
     )
@@ -48,6 +46,6 @@ def encode(codec: Codec, x: Tensor) -> Tensor:
     return out
 
 
-@cache
-def _paley() -> Tensor:
-    return torch.tensor(paley(), dtype=torch.float32)
+def native_rotation(rotation: Rotation) -> native.Rotation:
+    """A rotation as the kernel takes it. It reads the tensors of `rotation`, which has to live as long."""
+    return native.Rotation(rotation.signs.data_ptr(), paley_matrix().data_ptr(), rotation.norm)

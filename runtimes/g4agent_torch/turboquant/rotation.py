@@ -95,6 +95,12 @@ def paley() -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(entry(i, j) for j in range(PALEY_ORDER)) for i in range(PALEY_ORDER))
 
 
+@cache
+def paley_matrix() -> Tensor:
+    """`paley` as float32 [12, 12]."""
+    return torch.tensor(paley(), dtype=torch.float32)
+
+
 def _signed_sum(rows: tuple[Tensor, ...], signs: tuple[int, ...]) -> Tensor:
     total = rows[0] if signs[0] > 0 else -rows[0]
     for row, sign in zip(rows[1:], signs[1:], strict=True):

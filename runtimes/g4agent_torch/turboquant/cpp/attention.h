@@ -521,8 +521,7 @@ TARGET static void score_page(const Call& call, const Task& task, const uint8_t*
   }
   if (!call.value_only) return;
   int pairs = call.second_size / 2;
-  const float* turned = call.turned + ((int64_t)task.head * call.rows + task.row) * call.second_size;
-  turn_queries<H>(turned, work.turned_step, pairs, work.cosine, work.sine, work.q16);
+  turn_queries<H>(task.turned, work.turned_step, pairs, work.cosine, work.sine, work.q16);
   next_angles(pairs, work);
   score_rotary<R, H>(head + first.bytes, second, call.rope, work.q16, work.levels, work.sums);
   for (int h = 0; h < H; h++) {
@@ -575,12 +574,10 @@ template <class R, int H> TARGET static void attend(const Call& call, const Task
   auto& work = *(Workspace<R, H>*)memory;
   fill_levels(call, R::DIMS, BITS, work.levels);
   for (int h = 0; h < H; h++) {
-    int64_t row = (int64_t)task.head * call.rows + task.row + h;
-    const float* query = call.query + row * first.size;
-    quantise_query<R, H>(query, h, first, work.q, work.query_step[h], work.query_offset[h]);
+    quantise_query<R, H>(task.query + h * first.size, h, first, work.q, work.query_step[h], work.query_offset[h]);
     work.maximum[h] = -INFINITY, work.sum[h] = 0;
     if (call.value_only) {
-      const float* turned = call.turned + row * second.size;
+      const float* turned = task.turned + h * second.size;
       float most = 1e-30f;
       for (int i = 0; i < second.size / 2; i++) most = fmaxf(most, hypotf(turned[i], turned[second.size / 2 + i]));
       work.turned_step[h] = most / TURNED_MAX;

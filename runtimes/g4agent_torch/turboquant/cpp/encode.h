@@ -3,40 +3,14 @@
 
 #define STEP TARGET static inline
 
-constexpr int TOKENS = 16;
-constexpr int PALEY = 12;        // order of the Hadamard matrix beside Sylvester's
+constexpr int TOKENS = BATCH;
 constexpr int CELLS = 256;       // of the pair codebooks' grid on either side of zero
 constexpr float CELL_STEPS = 64;  // cells per unit length
 constexpr float HALF_MAX = 65504;
 
-using Together = float[TOKENS];
-
 STEP void load_signed(const EncodeCall& call, const float* x, Together* y) {
   for (int c = 0; c < call.size; c++)
-    for (int l = 0; l < TOKENS; l++) y[c][l] = x[l * call.size + c] * call.signs[c];
-}
-
-STEP void rotate(const EncodeCall& call, Together* y) {
-  int power = call.size & (call.size - 1) ? call.size / PALEY : call.size;
-  for (int step = 1; step < power; step *= 2)
-    for (int c = 0; c < call.size; c += 2 * step)
-      for (int i = c; i < c + step; i++)
-        for (int l = 0; l < TOKENS; l++) {
-          float low = y[i][l], high = y[i + step][l];
-          y[i][l] = low + high, y[i + step][l] = low - high;
-        }
-  for (int j = 0; power < call.size && j < power; j++) {
-    Together rows[PALEY];
-    for (int r = 0; r < PALEY; r++) memcpy(rows[r], y[r * power + j], sizeof(Together));
-    for (int i = 0; i < PALEY; i++)
-      for (int l = 0; l < TOKENS; l++) {
-        float total = rows[0][l] * call.paley[i * PALEY];
-        for (int r = 1; r < PALEY; r++) total = total + rows[r][l] * call.paley[i * PALEY + r];
-        y[i * power + j][l] = total;
-      }
-  }
-  for (int c = 0; c < call.size; c++)
-    for (int l = 0; l < TOKENS; l++) y[c][l] *= call.norm;
+    for (int l = 0; l < TOKENS; l++) y[c][l] = x[l * call.size + c] * call.rotation.signs[c];
 }
 
 // Sums over `size` numbers by halving; what is left of an odd size in order. Overwrites them.
@@ -149,9 +123,9 @@ TARGET static void encode(const EncodeCall& call, const float* x, uint8_t* out) 
   for (int t = 0; t < call.tokens; t += TOKENS) {
     Together power, factor, sum;
     load_signed(call, x + (size_t)t * call.size, y);
-    rotate(call, y);
+    hadamard(y, call.size, call.rotation.paley, false);
     for (int c = 0; c < call.size; c++)
-      for (int l = 0; l < TOKENS; l++) z[c][l] = y[c][l] * y[c][l];
+      for (int l = 0; l < TOKENS; l++) y[c][l] *= call.rotation.norm, z[c][l] = y[c][l] * y[c][l];
     row_sum(z, call.size, power);
     for (int l = 0; l < TOKENS; l++) factor[l] = power[l] > 0 ? sqrtf(1 / power[l] * (float)call.size) : 0;
     int at = 0;

@@ -3,7 +3,8 @@
 // kernel.cpp    tasks, threads, the C interface
 // attention.h   the arithmetic in integers, over the vectors of avx512.h and avx2.h
 // portable.h    the same in float32, for other processors
-// encode.h      from vectors to streams; one text, compiled for each of them
+// hadamard.h    the rotation; one text, compiled for each of them
+// encode.h      from vectors to streams, likewise
 
 #include <math.h>
 #include <pthread.h>
@@ -38,16 +39,24 @@ template <class R> struct Stream {
         scales(tail + 4 * R::TAIL * ROW), bytes(scales + 2 * PAGE) {}
 };
 
+struct Rotation {  // as in `native.py`
+  const float* signs;  // [size]
+  const float* paley;  // [12, 12]
+  float norm;
+};
+
 extern "C" struct Call {  // as in `native.py`
-  int32_t body, rate, threads, heads, rows, first_size, second_size, value_only;
+  int32_t body, rate, threads, heads, rows, head_size, first_size, second_size, value_only;
   int64_t pages, head_bytes, first_position;
   const uint8_t* const* page;  // pages of the layer
-  const float* query;          // [heads, rows, first_size], rotated
-  const float* turned;         // value only: [heads, rows, second_size], the queries' rotary dimensions, not rotated
+  const float* query;          // [heads, rows, head_size]
+  Rotation rotation[2];        // of both streams
+  const int32_t* place[2];     // value only: the head's dimensions in each stream
+  const float* key_norm;       // value only: [head_size]
   const int8_t* levels[2];     // codebooks of both segments, in units: [coordinate of a code, code]
   const int16_t* rope;         // value only: see `native.py`
   const double* frequencies;   // value only: [second_size / 2]
-  float* out;                  // [heads, rows, size of a value], rotated
+  float* out;                  // [heads, rows, head_size]
   float* lse;                  // [heads, rows]
   float unit, rope_unit;
 };
@@ -61,18 +70,17 @@ struct Segment {  // of a vector, as in `native.py`
 
 extern "C" struct EncodeCall {  // as in `native.py`
   int32_t body, streams, tokens, size, segments, value_order, unbiased;
-  float norm;
+  Rotation rotation;
   const float* x;       // [streams, tokens, size]
-  const float* signs;   // [size]
-  const float* paley;   // [12, 12]
   uint8_t* out;         // [streams, stream_bytes]
   int64_t stream_bytes;
   Segment segment[2];
 };
 
 struct Task {  // `count` neighbouring queries of one KV head over pages first ... last − 1
-  int head, row, count;
+  int head, count;
   int64_t first, last;
+  const float *query, *turned;  // [count, first_size] in the rotated basis; value only: [count, second_size], not in it
   float *maximum, *sum, *out;
 };
 
@@ -84,17 +92,20 @@ struct Chunk {
 #if defined(__x86_64__)
 namespace avx512 {
 #include "avx512.h"
+#include "hadamard.h"
 #include "encode.h"
 #include "attention.h"
 }
 namespace avx2 {
 #include "avx2.h"
+#include "hadamard.h"
 #include "encode.h"
 #include "attention.h"
 }
 #endif
 namespace portable {
 #define TARGET
+#include "hadamard.h"
 #include "encode.h"
 #undef TARGET
 #include "portable.h"
@@ -102,13 +113,16 @@ namespace portable {
 
 using Body = void (*)(const Call&, const Task&);
 using Encoder = void (*)(const EncodeCall&, const float*, uint8_t*);
+using Rotator = void (*)(const Rotation&, int, bool, float*, int64_t, int64_t);
 
 #if defined(__x86_64__)
 static const Body BODIES[] = {portable::attend_any, avx2::attend_any, avx512::attend_any};
 static const Encoder ENCODERS[] = {portable::encode, avx2::encode, avx512::encode};
+static const Rotator ROTATORS[] = {portable::rotate, avx2::rotate, avx512::rotate};
 #else
 static const Body BODIES[] = {portable::attend_any};
 static const Encoder ENCODERS[] = {portable::encode};
+static const Rotator ROTATORS[] = {portable::rotate};
 #endif
 
 struct Work {
@@ -165,37 +179,61 @@ extern "C" int g4_best_body() {
   return 0;
 }
 
+// The queries' dimensions of a stream, [rows, size].
+static void gather(const Call& call, int64_t rows, int stream, int size, const float* factor, float* to) {
+  for (int64_t row = 0; row < rows; row++)
+    for (int i = 0; i < size; i++) {
+      int at = call.value_only ? call.place[stream][i] : i;
+      to[row * size + i] = call.query[row * call.head_size + at] * (factor ? factor[at] : 1);
+    }
+}
+
+// Outputs [rows, head_size] back from the streams' bases, and each dimension to its place.
+static void put_back(const Call& call, int64_t rows, float* merged) {
+  int size = call.head_size, first_size = call.value_only ? call.first_size : 0;
+  Rotator rotate = ROTATORS[call.body];
+  if (call.value_only) rotate(call.rotation[0], first_size, true, merged, size, rows);
+  rotate(call.rotation[1], call.second_size, true, merged + first_size, size, rows);
+  for (int64_t at = 0; at < rows * size; at += size)
+    for (int i = 0; i < size; i++) {
+      int to = !call.value_only ? i : i < first_size ? call.place[0][i] : call.place[1][i - first_size];
+      call.out[at + to] = merged[at + i];
+    }
+}
+
 extern "C" void g4_decode_attention(const Call* call) {
-  int size = call->value_only ? call->first_size + call->second_size : call->second_size;
-  int groups = 0;
+  int size = call->head_size, groups = 0;
   for (int row = 0; row < call->rows; row += group_size(call->rows - row)) groups++;
   int streams = call->heads * groups;
-  int64_t chunks = (call->pages + CHUNK - 1) / CHUNK;
+  int64_t rows = (int64_t)call->heads * call->rows, chunks = (call->pages + CHUNK - 1) / CHUNK;
   int64_t splits = call->threads > 1 ? (4 * call->threads + streams - 1) / streams : 1;
   if (splits > chunks * CHUNK / SPLIT_PAGES) splits = chunks * CHUNK / SPLIT_PAGES;
   if (splits < 1) splits = 1;
   auto* tasks = (Task*)malloc(sizeof(Task) * streams * splits);
-  int64_t rows = (int64_t)call->heads * call->rows;
-  auto* memory = (float*)malloc(sizeof(float) * rows * splits * (size + 2));
-  float* next = memory;
+  auto* query = (float*)malloc(sizeof(float) * rows * (call->first_size + call->second_size + splits * (size + 2) + size));
+  float *turned = query + rows * call->first_size, *merged = turned + rows * call->second_size;
+  gather(*call, rows, 0, call->first_size, call->value_only ? call->key_norm : nullptr, query);
+  ROTATORS[call->body](call->rotation[0], call->first_size, false, query, call->first_size, rows);
+  if (call->value_only) gather(*call, rows, 1, call->second_size, nullptr, turned);
+  float* next = merged + rows * size;
   int count = 0;
-  for (int64_t split = 0; split < splits; split++)
-    for (int head = 0; head < call->heads; head++)
-      for (int row = 0; row < call->rows;) {
-        int n = group_size(call->rows - row);
-        int64_t first = chunks * split / splits * CHUNK, last = chunks * (split + 1) / splits * CHUNK;
-        tasks[count++] = {head, row, n, first, last < call->pages ? last : call->pages, next, next + n, next + 2 * n};
-        next += (int64_t)n * (size + 2);
-        row += n;
-      }
+  for (int64_t split = 0; split < splits; split++) {
+    int64_t first = chunks * split / splits * CHUNK, last = chunks * (split + 1) / splits * CHUNK;
+    for (int64_t row = 0; row < rows;) {
+      int n = group_size(call->rows - (int)(row % call->rows));
+      tasks[count++] = {(int)(row / call->rows), n, first, last < call->pages ? last : call->pages,
+                        query + row * call->first_size, turned + row * call->second_size, next, next + n, next + 2 * n};
+      next += (int64_t)n * (size + 2);
+      row += n;
+    }
+  }
   Work work{call, tasks, count, 0};
   run(work, call->threads);
-  for (int i = 0; i < streams; i++)
-    for (int h = 0; h < tasks[i].count; h++) {
-      int64_t row = (int64_t)tasks[i].head * call->rows + tasks[i].row + h;
-      merge(tasks + i, (int)splits, streams, h, size, call->out + row * size, call->lse + row);
-    }
-  free(memory);
+  for (int i = 0, row = 0; i < streams; i++)
+    for (int h = 0; h < tasks[i].count; h++, row++)
+      merge(tasks + i, (int)splits, streams, h, size, merged + (int64_t)row * size, call->lse + row);
+  put_back(*call, rows, merged);
+  free(query);
   free(tasks);
 }
 

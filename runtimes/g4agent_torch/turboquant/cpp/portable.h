@@ -110,11 +110,10 @@ template <class R> static void attend(const Call& call, const Task& task) {
     decode(call, head + first.bytes, second, call.value_only, y, scales[1]);
     if (call.value_only) turn_keys(call, second.size, y, keys);
     for (int h = 0; h < task.count; h++) {
-      int64_t row = (int64_t)task.head * call.rows + task.row + h;
       memset(scores, 0, sizeof scores);
-      add_scores(call.query + row * first.size, first.size, x, scales[0], scores);
+      add_scores(task.query + h * first.size, first.size, x, scales[0], scores);
       if (call.value_only) {
-        turn_query(call, call.turned + row * second.size, second.size / 2, page, turned);
+        turn_query(call, task.turned + h * second.size, second.size / 2, page, turned);
         add_scores(turned, second.size, keys, scales[1], scores);
       }
       float most = task.maximum[h];
