@@ -199,15 +199,15 @@ def measure(name: str, options: Any, results: Results) -> dict[str, dict[str, fl
         for cache, store in {"full precision": exact_store, **stores}.items():
             if results.get(name, cache, *key) is None:
                 results.put(found(model, tokenizer, store.new(), ids, needles), name, cache, *key)
-                print(f"{name}, {cache}, needles {key}: {results.get(name, cache, *key)}", file=sys.stderr, flush=True)
+                print(f"{name}, {cache}, {key}: {results.get(name, cache, *key)}", file=sys.stderr, flush=True)
     size = text.layers[0].self_attn.head_dim
     return {f"{name}, {cache}": _row(name, cache, size, options, results) for cache in stores}
 
 
-def _haystacks(tokenizer: Any, options: Any) -> Iterator[tuple[tuple[int, int], list[int], list[tuple[str, str]]]]:
+def _haystacks(tokenizer: Any, options: Any) -> Iterator[tuple[tuple[str, int, int], list[int], list[tuple[str, str]]]]:
     for tokens in options.needle_tokens:
         for seed in range(options.seeds):
-            yield (tokens, seed), *haystack(tokenizer, paragraphs(), tokens, seed)
+            yield ("needles", tokens, seed), *haystack(tokenizer, paragraphs(), tokens, seed)
 
 
 def _row(name: str, cache: str, size: int, options: Any, results: Results) -> dict[str, float | None]:
@@ -221,7 +221,7 @@ def _row(name: str, cache: str, size: int, options: Any, results: Results) -> di
         "ppl +%": 100 * math.expm1((total["nll"] - total["exact nll"]) / n),
     }
     if options.needle_tokens:
-        keys = [(tokens, seed) for tokens in options.needle_tokens for seed in range(options.seeds)]
+        keys = [("needles", tokens, seed) for tokens in options.needle_tokens for seed in range(options.seeds)]
         pairs = [
             (exact, hit)
             for key in keys

@@ -23,7 +23,6 @@ FN V right(V x, int n) { return (V)((U16)x >> n); }
 FN V left(V x, int n) { return (V)((U16)x << n); }
 FN V add16(V a, V b) { return (V)((S16)a + (S16)b); }
 FN V sub16(V a, V b) { return (V)((S16)a - (S16)b); }
-FN F larger(F a, F b) { return a > b ? a : b; }
 
 FN float largest(F x) {
   float most = x[0];
@@ -37,11 +36,14 @@ FN float total(F x) {
 }
 FN F exponential(F x) {  // of x ≤ 0, to 2e-7
   x = larger(x, floats(-87.0f));
-  F n = (x * 1.44269504f + 12582912.0f) - 12582912.0f;
-  F r = x - n * 0.693359375f + n * 2.12194440e-4f;
-  F p = ((((1.9875691500e-4f * r + 1.3981999507e-3f) * r + 8.3334519073e-3f) * r + 4.1665795894e-2f) * r +
-         1.6666665459e-1f) * r + 0.5f;
-  p = p * (r * r) + (r + 1.0f);
+  F n = fused(x, floats(1.44269504f), floats(12582912.0f)) - 12582912.0f;
+  F r = fused(n, floats(2.12194440e-4f), fused(n, floats(-0.693359375f), x));
+  F p = fused(floats(1.9875691500e-4f), r, floats(1.3981999507e-3f));
+  p = fused(p, r, floats(8.3334519073e-3f));
+  p = fused(p, r, floats(4.1665795894e-2f));
+  p = fused(p, r, floats(1.6666665459e-1f));
+  p = fused(p, r, floats(0.5f));
+  p = fused(p, r * r, r + 1.0f);
   I exponent = (__builtin_convertvector(n, I) + 127) << 23;
   return p * (F)exponent;
 }
@@ -377,45 +379,64 @@ TARGET static void add_regrouped(const Chunk& chunk, int64_t offset, const Strea
 
 // ---- softmax ---------------------------------------------------------------------------------------------------------
 
-// Weights times scales, as bytes; returns what one step is worth.
-TARGET static float quantise_weights(const float* weights, const Chunk& chunk, int64_t scales, int32_t* bytes) {
-  alignas(64) float scaled[CHUNK * PAGE];
-  F most = floats(1e-30f);
-  for (int i = 0; i < chunk.pages * PAGE; i += LANES) {
-    F x = loadf(weights + i) * (F)from_half((const uint16_t*)(chunk.page[i / PAGE] + scales) + i % PAGE);
-    storef(scaled + i, x);
-    most = larger(most, x);
-  }
-  float step = largest(most) / 255;
+// Scales of a stream of the chunk, [page][token].
+TARGET static void unpack_scales(const Chunk& chunk, int64_t offset, float* scales) {
   for (int i = 0; i < chunk.pages * PAGE; i += LANES)
-    store(bytes + i, (V)__builtin_convertvector(loadf(scaled + i) * (1 / step) + 0.5f, I));
-  return step;
+    storef(scales + i, (F)from_half((const uint16_t*)(chunk.page[i / PAGE] + offset) + i % PAGE));
+}
+
+// What one step of weights times scales in bytes is worth.
+TARGET static float weight_step(const float* weights, const float* scales, int tokens) {
+  F most = floats(1e-30f);
+  for (int i = 0; i < tokens; i += LANES) most = larger(most, loadf(weights + i) * loadf(scales + i));
+  return largest(most) / 255;
+}
+
+FN I weight_bytes(const float* weights, const float* scales, F steps) {
+  return __builtin_convertvector(fused(loadf(weights) * loadf(scales), steps, floats(0.5f)), I);
 }
 
 // For VALUE order: four tokens' weights to a word, p[word][h].
-template <int H> FN void pack_weights(const int32_t* bytes, int tokens, int h, int32_t* p) {
-  for (int i = 0; i < tokens; i += 4)
-    p[i / 4 * H + h] = bytes[i] | bytes[i + 1] << 8 | bytes[i + 2] << 16 | bytes[i + 3] << 24;
+template <int H>
+TARGET static void pack_weights(const float* weights, const float* scales, int tokens, float step, int h, int32_t* p) {
+  alignas(64) int32_t bytes[LANES];
+  for (int i = 0; i < tokens; i += LANES) {
+    store(bytes, (V)weight_bytes(weights + i, scales + i, floats(1 / step)));
+    for (int j = 0; j < LANES; j += 4)
+      p[(i + j) / 4 * H + h] = bytes[j] | bytes[j + 1] << 8 | bytes[j + 2] << 16 | bytes[j + 3] << 24;
+  }
 }
 
 // For KEY order: see `regroup`.
-template <int H> FN void spread_weights(const int32_t* bytes, int pages, int h, uint8_t* p) {
+template <int H>
+TARGET static void spread_weights(const float* weights, const float* scales, int pages, float step, int h, uint8_t* p) {
+  F steps = floats(1 / step);
   for (int page = 0; page < pages; page++)
     for (int half = 0; half < 2; half++)
       for (int part = 0; part < PARTS; part++) {
-        const int32_t* from = bytes + page * PAGE + half * 16 + part * LANES;
-        I blocks = (I)load(from) | (I)load(from + 32) << 8 | (I)load(from + 64) << 16 | (I)load(from + 96) << 24;
+        int at = page * PAGE + half * 16 + part * LANES;
+        I blocks = weight_bytes(weights + at, scales + at, steps);
+#pragma GCC unroll 3
+        for (int block = 1; block < 4; block++)
+          blocks |= weight_bytes(weights + at + block * BLOCK, scales + at + block * BLOCK, steps) << 8 * block;
         uint8_t* to = p + ((page * 8 + half) * H + h) * ROW + part * W;
         store(to, spread<0>((V)blocks)), store(to + 2 * H * ROW, spread<1>((V)blocks));
         store(to + 4 * H * ROW, spread<2>((V)blocks)), store(to + 6 * H * ROW, spread<3>((V)blocks));
       }
 }
 
-// scores[i] += factor · scale[i] · (sums[i] + offset)
-FN void add_scores(const int32_t* sums, const uint8_t* scales, float factor, float offset, float* scores) {
+// scores[h][page][token] = or += factor[h] · scale[token] · (sums[h][token] + offset[h])
+template <int H, bool ADD>
+TARGET static void put_scores(const int32_t (*sums)[PAGE], const uint8_t* scales, const float (&factor)[H],
+                              const float (&offset)[H], int page, float (*scores)[CHUNK * PAGE]) {
   for (int i = 0; i < PAGE; i += LANES) {
     F scale = (F)from_half((const uint16_t*)scales + i);
-    storef(scores + i, loadf(scores + i) + (to_float(load(sums + i)) + offset) * scale * factor);
+#pragma GCC unroll 8
+    for (int h = 0; h < H; h++) {
+      float* to = scores[h] + page * PAGE + i;
+      F sum = to_float(load(&sums[h][i])) + offset[h], times = scale * factor[h];
+      storef(to, ADD ? fused(sum, times, loadf(to)) : sum * times);
+    }
   }
 }
 
@@ -471,7 +492,7 @@ TARGET static void turn_queries(const float* turned, const float* steps, int pai
 template <class R, int H> struct Workspace {
   alignas(64) int32_t sums[H][PAGE];
   alignas(64) float scores[H][CHUNK * PAGE];
-  alignas(64) int32_t bytes[CHUNK * PAGE];
+  alignas(64) float scales[2][CHUNK * PAGE];
   alignas(64) uint8_t weights[2][CHUNK * 8 * H * ROW];
   alignas(64) int32_t q[MAX_SIZE / 4 * H];
   alignas(64) int32_t q16[MAX_ROTARY / 2 * H];
@@ -513,21 +534,16 @@ template <class R, int H>
 TARGET static void score_page(const Call& call, const Task& task, const uint8_t* head, Workspace<R, H>& work, int page) {
   Stream<R> first(call.first_size), second(call.second_size);
   score_keys<R, H>(head, first, work.q, work.levels, work.sums);
-  for (int h = 0; h < H; h++) {
-    float* scores = work.scores[h] + page * PAGE;
-    memset(scores, 0, PAGE * sizeof(float));
-    float factor = work.query_step[h] * call.unit;
-    add_scores(work.sums[h], head + first.scales, factor, work.query_offset[h], scores);
-  }
+  float factor[H], none[H] = {};
+  for (int h = 0; h < H; h++) factor[h] = work.query_step[h] * call.unit;
+  put_scores<H, false>(work.sums, head + first.scales, factor, work.query_offset, page, work.scores);
   if (!call.value_only) return;
   int pairs = call.second_size / 2;
   turn_queries<H>(task.turned, work.turned_step, pairs, work.cosine, work.sine, work.q16);
   next_angles(pairs, work);
   score_rotary<R, H>(head + first.bytes, second, call.rope, work.q16, work.levels, work.sums);
-  for (int h = 0; h < H; h++) {
-    float factor = work.turned_step[h] * call.unit * call.rope_unit;
-    add_scores(work.sums[h], head + first.bytes + second.scales, factor, 0, work.scores[h] + page * PAGE);
-  }
+  for (int h = 0; h < H; h++) factor[h] = work.turned_step[h] * call.unit * call.rope_unit;
+  put_scores<H, true>(work.sums, head + first.bytes + second.scales, factor, none, page, work.scores);
 }
 
 // Asks for what the first passes over a page read, and nothing before them asks for: its start, tails and scales.
@@ -542,19 +558,22 @@ template <class R> FN void prefetch_page(const Call& call, const uint8_t* head) 
 template <class R, int H>
 TARGET static void weigh_chunk(const Call& call, const Chunk& chunk, int size, Workspace<R, H>& work) {
   Stream<R> first(call.first_size), second(call.second_size);
+  int tokens = chunk.pages * PAGE;
+  if (call.value_only) unpack_scales(chunk, first.scales, work.scales[0]);
+  unpack_scales(chunk, first.bytes + second.scales, work.scales[1]);
   float factors[2][H];
   for (int h = 0; h < H; h++) {
-    float shrunk = soften(work.scores[h], chunk.pages * PAGE, work.maximum[h], work.sum[h]);
+    float* weights = work.scores[h];
+    float shrunk = soften(weights, tokens, work.maximum[h], work.sum[h]);
     if (shrunk != 1)
       for (int i = 0; i < size; i++) work.out[h * size + i] *= shrunk;
-    if (call.value_only) {
-      factors[0][h] = call.unit * quantise_weights(work.scores[h], chunk, first.scales, work.bytes);
-      spread_weights<H>(work.bytes, chunk.pages, h, work.weights[0]);
+    for (int s = call.value_only ? 0 : 1; s < 2; s++) {
+      const float* scales = work.scales[s];
+      float step = weight_step(weights, scales, tokens);
+      factors[s][h] = call.unit * step;
+      if (call.value_only) spread_weights<H>(weights, scales, chunk.pages, step, h, work.weights[s]);
+      else pack_weights<H>(weights, scales, tokens, step, h, (int32_t*)work.weights[s]);
     }
-    int64_t scales = first.bytes + second.scales;
-    factors[1][h] = call.unit * quantise_weights(work.scores[h], chunk, scales, work.bytes);
-    if (call.value_only) spread_weights<H>(work.bytes, chunk.pages, h, work.weights[1]);
-    else pack_weights<H>(work.bytes, chunk.pages * PAGE, h, (int32_t*)work.weights[1]);
   }
   if (call.value_only) {
     add_regrouped<R, H>(chunk, 0, first, work.weights[0], work.levels, factors[0], size, work.out);

@@ -41,6 +41,8 @@ FN V dot8(V sum, V unsigned8, V signed8) {
 FN V dot16(V sum, V a, V b) { return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)); }
 FN V scale16(V a, V b) { return _mm256_mulhrs_epi16(a, b); }
 FN V pack16(V a, V b) { return _mm256_packs_epi32(a, b); }
+FN __m256 fused(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
+FN __m256 larger(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
 FN V low8(V a, V b) { return _mm256_unpacklo_epi8(a, b); }
 FN V high8(V a, V b) { return _mm256_unpackhi_epi8(a, b); }
 FN V low16(V a, V b) { return _mm256_unpacklo_epi16(a, b); }

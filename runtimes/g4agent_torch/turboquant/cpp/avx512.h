@@ -27,6 +27,8 @@ FN V dot8(V sum, V unsigned8, V signed8) { return _mm512_dpbusd_epi32(sum, unsig
 FN V dot16(V sum, V a, V b) { return _mm512_dpwssd_epi32(sum, a, b); }
 FN V scale16(V a, V b) { return _mm512_mulhrs_epi16(a, b); }  // a · b / 2^15, rounded
 FN V pack16(V a, V b) { return _mm512_packs_epi32(a, b); }
+FN __m512 fused(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
+FN __m512 larger(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
 FN V low8(V a, V b) { return _mm512_unpacklo_epi8(a, b); }
 FN V high8(V a, V b) { return _mm512_unpackhi_epi8(a, b); }
 FN V low16(V a, V b) { return _mm512_unpacklo_epi16(a, b); }
