@@ -21,6 +21,7 @@ from g4agent_torch.kv import GrowingLayer
 from g4agent_torch.turboquant.cache import PagedLayer
 from g4agent_torch.turboquant.codec import RATES
 from g4agent_torch.turboquant.formats import LayerFormat, ValueOnly
+from g4agent_torch.turboquant.slabs import in_huge_pages
 
 TOKENS = 262_144
 LAYERS, HEADS, SIZE, PAIRS = 10, 4, 512, 64
@@ -51,7 +52,7 @@ def paged(layer: LayerFormat, tokens: int) -> int:
     filled(paged, ENCODED)
     encoded = list(paged.pages)
     while len(paged.pages) < paged.coded_pages(tokens - 1):
-        paged.pages.append(encoded[len(paged.pages) % len(encoded)].clone())
+        paged.pages.append(in_huge_pages(encoded[len(paged.pages) % len(encoded)]))
     return storage_bytes(paged)
 
 

@@ -19,6 +19,7 @@ from g4agent_torch.kv import Span, extended
 from g4agent_torch.turboquant.attention import decode_attention, dense_attention, merge
 from g4agent_torch.turboquant.formats import LayerFormat
 from g4agent_torch.turboquant.partial import Partial
+from g4agent_torch.turboquant.slabs import in_huge_pages
 
 PAGED: Final = "g4agent_paged"
 """Name under which `paged_attention` is registered."""
@@ -81,7 +82,7 @@ class PagedLayer(CacheLayerMixin):
                 keys, values = self.span.rows(0, SINKS)
                 self.sinks = keys.clone(), values.clone()
             keys, values = self.span.rows(self.start_of(page), self.start_of(page + 1))
-            self.pages.append(self._encode(page, keys[0], values[0]))
+            self.pages.append(in_huge_pages(self._encode(page, keys[0], values[0])))
         return self, self
 
     def _encode(self, page: int, keys: Tensor, values: Tensor) -> Tensor:
