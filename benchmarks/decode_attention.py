@@ -12,8 +12,8 @@ fastest way to call it; `enable_gqa` is how transformers calls it for heads of u
 rebuilds K; `31B K+V` is the same shape with both stored.
 
 PyTorch's kernel is far from what the processor can do, so "times as fast as `sdpa`" is not what compression gains. That
-is in `x bf16`, against `_bf16_attention.cpp`: a kernel written for this shape as ours is, over the uncompressed cache in
-an order and in memory pages that suit it. It needs a compiler and AVX512_BF16; its columns are empty elsewhere.
+is in `x bf16`, against `_bf16_attention.cpp`: a kernel as much written for the purpose as ours, over the uncompressed
+cache in an order and memory pages that suit it. It needs a compiler and AVX512_BF16; elsewhere its columns are empty.
 """
 
 from __future__ import annotations
