@@ -80,10 +80,17 @@ def _as_json(report: Report) -> str:
 def _as_text(report: Report) -> str:
     columns = list(dict.fromkeys(column for row in report.rows.values() for column in row))
     width = max(map(len, report.rows))
-    lines = [f"{report.title} [{report.unit}]", " " * width + "".join(f"{column:>12}" for column in columns)]
+    lines = [
+        f"{report.title} [{report.unit}]",
+        " " * width + "".join(f"{column:>{_wide(column)}}" for column in columns),
+    ]
     for name, row in report.rows.items():
-        cells = ("-" if (figure := row.get(column)) is None else f"{figure:.2f}" for column in columns)
-        lines.append(f"{name:<{width}}" + "".join(f"{cell:>12}" for cell in cells))
+        cells = {column: "-" if (figure := row.get(column)) is None else f"{figure:.2f}" for column in columns}
+        lines.append(f"{name:<{width}}" + "".join(f"{cell:>{_wide(column)}}" for column, cell in cells.items()))
     lines += [f"{'ok ' if t.met else 'MISSED'} {t.what}: {t.figure:.3g} (at most {t.limit:g})" for t in report.targets]
     where = ", ".join(f"{name} {value}" for name, value in _machine().items())
     return "\n".join([*lines, f"{where}; " + ", ".join(f"{name} {version(name)}" for name in report.packages)])
+
+
+def _wide(column: str) -> int:
+    return max(12, len(column) + 2)
