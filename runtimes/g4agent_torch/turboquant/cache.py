@@ -82,7 +82,7 @@ class PagedLayer(CacheLayerMixin):
                 keys, values = self.span.rows(0, SINKS)
                 self.sinks = keys.clone(), values.clone()
             keys, values = self.span.rows(self.start_of(page), self.start_of(page + 1))
-            self.pages.append(in_huge_pages(self._encode(page, keys[0], values[0])))
+            self.pages.append(self._encode(page, keys[0], values[0]))
         return self, self
 
     def _encode(self, page: int, keys: Tensor, values: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class PagedLayer(CacheLayerMixin):
                 self.centre = (keys if rotary is None else rotary.at(keys, -positions)).mean(1, keepdim=True)
             assert self.centre is not None
             keys = keys - (self.centre if rotary is None else rotary.at(self.centre, positions))
-        return self.format.encode(keys, values)
+        return in_huge_pages(self.format.encode(keys, values))
 
     def cut(self, length: int) -> None:
         """Drops the pages that reach beyond `length` tokens; whoever cuts sets a tail that reaches there."""
