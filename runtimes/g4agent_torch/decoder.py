@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel
 from g4agent.gemma4.tokens import is_soft
 from g4agent_torch.attention import PACKED_SDPA, masks
 from g4agent_torch.kv import KVCache
+from g4agent_torch.one_token import pass_of, reads_faster_alone
 
 
 class Decoder:
@@ -41,6 +43,7 @@ class Decoder:
         self.vocab_size: int = self.config.vocab_size
         self._sees_ahead = getattr(self.config, "use_bidirectional_attention", None) == "vision"
         """Whether the tokens of an image see those behind them, in sliding layers."""
+        self._one_token_kernel = reads_faster_alone(device, self._text.dtype)
         self.parameters = sum(parameter.numel() for parameter in parts.parameters())
 
     def forward(
@@ -57,6 +60,12 @@ class Decoder:
         Returns:
             Float32 [vocabulary], or None.
         """
+        with pass_of(len(ids)) if self._one_token_kernel else nullcontext():
+            return self._forward(ids, kv, want_logits, images)
+
+    def _forward(
+        self, ids: Sequence[int], kv: KVCache, want_logits: bool, images: Sequence[tuple[int, Tensor]]
+    ) -> Tensor | None:
         past, device = kv.length, self.device
         blocks = [(start, start + len(vectors)) for start, vectors in images] if self._sees_ahead else []
         hidden = self._text(
