@@ -15,6 +15,7 @@ from g4agent.gemma4.tokens import is_soft
 from g4agent_torch.attention import PACKED_SDPA, masks
 from g4agent_torch.kv import KVCache
 from g4agent_torch.one_token import pass_of, reads_faster_alone
+from g4agent_torch.output_head import ScreenedHead
 
 
 class Decoder:
@@ -27,11 +28,12 @@ class Decoder:
         model: A loaded Gemma 4, text-only or multimodal.
         attention: Name of the attention function to run with.
         device: Where to run it.
+        head_bits: One of `HEAD_BITS` that `output_head.check` has let pass.
     """
 
-    def __init__(self, model: PreTrainedModel, attention: str, device: torch.device) -> None:
+    def __init__(self, model: PreTrainedModel, attention: str, device: torch.device, head_bits: str = "16") -> None:
         self._text: Any = model.get_decoder()
-        self._head: nn.Module = model.get_output_embeddings()
+        self._head: Any = model.get_output_embeddings()
         self._text.set_attn_implementation(attention)
         parameters = inspect.signature(self._text.forward).parameters
         self._cache_argument = "cache" if "cache" in parameters else "past_key_values"  # before transformers 5.24
@@ -45,6 +47,8 @@ class Decoder:
         """Whether the tokens of an image see those behind them, in sliding layers."""
         self._one_token_kernel = reads_faster_alone(device, self._text.dtype)
         self.parameters = sum(parameter.numel() for parameter in parts.parameters())
+        if head_bits == "4":
+            self._head = ScreenedHead(self._head.weight)
 
     def forward(
         self, ids: Sequence[int], kv: KVCache, *, want_logits: bool, images: Sequence[tuple[int, Tensor]] = ()
