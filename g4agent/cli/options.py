@@ -60,6 +60,9 @@ KvBits = Annotated[str | None, typer.Option("--kv-bits", help="16, 4, 3.5 or 2.5
 KvSlidingBits = Annotated[
     str | None, typer.Option("--kv-sliding-bits", help="16 or 8: bits per number of the sliding layers' windows.")
 ]
+HeadBits = Annotated[
+    str | None, typer.Option("--head-bits", help="16 or 4: bits per weight that find the likely tokens, on a CPU.")
+]
 KvMemory = Annotated[
     float | None, typer.Option("--kv-memory", metavar="GB", min=0.001, help="Memory that keys and values may take.")
 ]
@@ -98,6 +101,7 @@ class AgentOptions:
     context_length: int | None = None
     kv_bits: str | None = None
     kv_sliding_bits: str | None = None
+    head_bits: str | None = None
     kv_memory: float | None = None
     """GB."""
     kv_disk: float | None = None
@@ -147,7 +151,7 @@ class AgentOptions:
         return agent.replace(**changes)
 
     def _model_options(self) -> dict[str, Any]:
-        names = ("device", "dtype", "context_length", "kv_bits", "kv_sliding_bits")
+        names = ("device", "dtype", "context_length", "kv_bits", "kv_sliding_bits", "head_bits")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         for name in ("kv_memory", "kv_disk"):
             if (gigabytes := getattr(self, name)) is not None:

@@ -69,6 +69,7 @@ def resume(
     dtype: o.Dtype = None,
     kv_bits: o.KvBits = None,
     kv_sliding_bits: o.KvSlidingBits = None,
+    head_bits: o.HeadBits = None,
     kv_memory: o.KvMemory = None,
     kv_disk: o.KvDisk = None,
     changes: o.Changes = None,
@@ -101,6 +102,7 @@ def resume(
             dtype=dtype,
             kv_bits=kv_bits,
             kv_sliding_bits=kv_sliding_bits,
+            head_bits=head_bits,
             kv_memory=kv_memory,
             kv_disk=kv_disk,
             offline=offline,
@@ -198,6 +200,7 @@ def replay(
     dtype: o.Dtype = None,
     kv_bits: o.KvBits = None,
     kv_sliding_bits: o.KvSlidingBits = None,
+    head_bits: o.HeadBits = None,
     offline: o.Offline = False,
     verbose: o.Verbose = False,
 ) -> None:
@@ -225,6 +228,7 @@ def replay(
             dtype=dtype,
             kv_bits=kv_bits,
             kv_sliding_bits=kv_sliding_bits,
+            head_bits=head_bits,
             offline=offline,
         )
         raise typer.Exit(Driver(stored_agent(id, chosen), as_json=False, verbose=verbose).run(run_again))

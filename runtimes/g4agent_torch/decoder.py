@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from transformers import PreTrainedModel
 from g4agent.gemma4.tokens import is_soft
 from g4agent_torch.attention import PACKED_SDPA, masks
 from g4agent_torch.kv import KVCache
+from g4agent_torch.one_token import pass_of, reads_faster_alone
+from g4agent_torch.output_head import ScreenedHead
 
 
 class Decoder:
@@ -25,11 +28,12 @@ class Decoder:
         model: A loaded Gemma 4, text-only or multimodal.
         attention: Name of the attention function to run with.
         device: Where to run it.
+        head_bits: One of `HEAD_BITS` that `output_head.check` has let pass.
     """
 
-    def __init__(self, model: PreTrainedModel, attention: str, device: torch.device) -> None:
+    def __init__(self, model: PreTrainedModel, attention: str, device: torch.device, head_bits: str = "16") -> None:
         self._text: Any = model.get_decoder()
-        self._head: nn.Module = model.get_output_embeddings()
+        self._head: Any = model.get_output_embeddings()
         self._text.set_attn_implementation(attention)
         parameters = inspect.signature(self._text.forward).parameters
         self._cache_argument = "cache" if "cache" in parameters else "past_key_values"  # before transformers 5.24
@@ -41,7 +45,10 @@ class Decoder:
         self.vocab_size: int = self.config.vocab_size
         self._sees_ahead = getattr(self.config, "use_bidirectional_attention", None) == "vision"
         """Whether the tokens of an image see those behind them, in sliding layers."""
+        self._one_token_kernel = reads_faster_alone(device, self._text.dtype)
         self.parameters = sum(parameter.numel() for parameter in parts.parameters())
+        if head_bits == "4":
+            self._head = ScreenedHead(self._head.weight)
 
     def forward(
         self, ids: Sequence[int], kv: KVCache, *, want_logits: bool, images: Sequence[tuple[int, Tensor]] = ()
@@ -57,6 +64,12 @@ class Decoder:
         Returns:
             Float32 [vocabulary], or None.
         """
+        with pass_of(len(ids)) if self._one_token_kernel else nullcontext():
+            return self._forward(ids, kv, want_logits, images)
+
+    def _forward(
+        self, ids: Sequence[int], kv: KVCache, want_logits: bool, images: Sequence[tuple[int, Tensor]]
+    ) -> Tensor | None:
         past, device = kv.length, self.device
         blocks = [(start, start + len(vectors)) for start, vectors in images] if self._sees_ahead else []
         hidden = self._text(

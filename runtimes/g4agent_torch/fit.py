@@ -12,12 +12,14 @@ from typing import Annotated, Any
 import typer
 
 from g4agent.errors import ConfigError, G4AgentError, ModelLoadError
-from g4agent_torch.memory import OFFICIAL, RATES, SLIDING_BITS, Shape, shape_of
+from g4agent_torch.memory import HEAD_BITS, OFFICIAL, RATES, SLIDING_BITS, Shape, shape_of
 
 LENGTHS = (8_192, 32_768, 131_072, 262_144)
 WEIGHT_BITS = (16, 4)
 CPU_CHUNK, GPU_CHUNK = 256, 2048
 """Tokens per forward pass of a prompt, as `load` takes them."""
+
+MAIN_MEMORY = "memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,9 @@ def fit(
     kv_sliding_bits: Annotated[
         str, typer.Option("--kv-sliding-bits", help="16 or 8: bits per number of sliding windows.")
     ] = "16",
+    head_bits: Annotated[
+        str, typer.Option("--head-bits", help="16 or 4: bits per weight that find the likely tokens, on a CPU.")
+    ] = "16",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say which context lengths of a model fit on this machine, at each rate of the compressed KV cache.
@@ -58,15 +63,17 @@ def fit(
         name, shape = find(model)
         if kv_sliding_bits not in SLIDING_BITS:
             raise ConfigError(f"Windows have no {kv_sliding_bits!r} bits.", hint=f"Use {' or '.join(SLIDING_BITS)}.")
+        if head_bits not in HEAD_BITS:
+            raise ConfigError(f"Output heads have no {head_bits!r} bits.", hint=f"Use {' or '.join(HEAD_BITS)}.")
     except G4AgentError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
     where = places()
-    rows = table(shape, where, kv_sliding_bits)
+    rows = table(shape, where, kv_sliding_bits, head_bits)
     if as_json:
-        typer.echo(json.dumps(_as_json(name, shape, where, rows), indent=2))
+        typer.echo(json.dumps(_as_json(name, shape, where, rows, head_bits), indent=2))
     else:
-        _print(name, shape, where, rows)
+        _print(name, shape, where, rows, head_bits)
 
 
 def find(model: str) -> tuple[str, Shape]:
@@ -94,11 +101,12 @@ def places() -> list[Place]:
 
     ram = memory()
     cards = [Place(f"{gpu.name} ({index})", gpu.total, gpu.available, GPU_CHUNK) for index, gpu in enumerate(gpus())]
-    return [Place("memory", ram.total, ram.available, CPU_CHUNK), *cards]
+    return [Place(MAIN_MEMORY, ram.total, ram.available, CPU_CHUNK), *cards]
 
 
-def table(shape: Shape, where: Sequence[Place], sliding_bits: str = "16") -> list[Row]:
-    """Every context length that the model is built for, at every rate that its heads allow."""
+def table(shape: Shape, where: Sequence[Place], sliding_bits: str = "16", head_bits: str = "16") -> list[Row]:
+    """Every context length that the model is built for, at every rate that its heads allow. A coded output head is in
+    main memory only."""
     lengths = [length for length in LENGTHS if length <= shape.context_length] or [shape.context_length]
     rows = []
     for length in lengths:
@@ -110,6 +118,7 @@ def table(shape: Shape, where: Sequence[Place], sliding_bits: str = "16") -> lis
                 str(bits): {
                     place.name: shape.weight_bytes(bits)
                     + (shape.kv_bytes(length, rate, place.chunk, sliding_bits) or 0)
+                    + (shape.head_bytes(head_bits) if place.name == MAIN_MEMORY else 0)
                     <= place.available
                     for place in where
                 }
@@ -119,19 +128,20 @@ def table(shape: Shape, where: Sequence[Place], sliding_bits: str = "16") -> lis
     return rows
 
 
-def _as_json(name: str, shape: Shape, where: Sequence[Place], rows: Sequence[Row]) -> dict[str, Any]:
+def _as_json(name: str, shape: Shape, where: Sequence[Place], rows: Sequence[Row], head_bits: str) -> dict[str, Any]:
     return {
         "model": name,
         "parameters": shape.parameters,
         "per_layer_embedding_parameters": shape.embedding_parameters,
         "weight_bytes": {str(bits): shape.weight_bytes(bits) for bits in WEIGHT_BITS},
+        "head_bytes": shape.head_bytes(head_bits),
         "token_bytes": {rate: shape.token_bytes(rate) for rate in RATES},
         "places": [asdict(place) for place in where],
         "rows": [asdict(row) for row in rows],
     }
 
 
-def _print(name: str, shape: Shape, where: Sequence[Place], rows: Sequence[Row]) -> None:
+def _print(name: str, shape: Shape, where: Sequence[Place], rows: Sequence[Row], head_bits: str) -> None:
     from g4agent.cli import console
     from g4agent.cli.machine import gib
 
@@ -141,6 +151,8 @@ def _print(name: str, shape: Shape, where: Sequence[Place], rows: Sequence[Row])
     weights = " · ".join(f"{gib(shape.weight_bytes(bits))} at {bits} bits" for bits in WEIGHT_BITS)
     out.print(console.plain(f"{name}: {shape.parameters / 1e9:.3g} B parameters{apart}"))
     out.print(f"weights: {weights}")
+    if head := shape.head_bytes(head_bits):
+        out.print(f"output head in {head_bits} bits: {gib(head)} more in main memory")
     for place in where:
         out.print(console.plain(f"{place.name}: {gib(place.available)} free of {gib(place.total)}"))
     out.print()

@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from g4agent.errors import ConfigError, ModelLoadError, RuntimeUnavailableError
 from g4agent.ports.runtime import ModelInfo
+from g4agent_torch import output_head
 from g4agent_torch.byte_windows import ByteWindowLayer
 from g4agent_torch.checkpoint import Checkpoint, Progress, open_checkpoint
 from g4agent_torch.decoder import Decoder
@@ -50,6 +51,7 @@ def load_runtime(
     prefill_chunk: int | None,
     kv_bits: str,
     kv_sliding_bits: str,
+    head_bits: str,
     kv_memory: int | None,
     kv_disk: int,
     progress: Progress | None,
@@ -64,6 +66,7 @@ def load_runtime(
     say = progress or _line_on_stderr
     with _progress_bars(bars):
         checkpoint = open_checkpoint(model, offline=offline, progress=say)
+        output_head.check(head_bits, where, shape_of(checkpoint.config))
         precision = _precision(dtype, where, checkpoint.weight_bytes)
         started = time.monotonic()
         large = checkpoint.weight_bytes >= SMALL_BYTES
@@ -71,7 +74,8 @@ def load_runtime(
             say(f"{checkpoint.name}: loading {checkpoint.weight_bytes / 1e9:.1f} GB of weights")
         with _progress_bars(bars and large):
             weights = _load_weights(checkpoint, precision)
-    decoder, vision = _on_device(weights, where, checkpoint, DenseKVStore.attention if rate is None else PAGED)
+    attention = DenseKVStore.attention if rate is None else PAGED
+    decoder, vision = _on_device(weights, where, checkpoint, attention, head_bits)
     if large:
         say(f"{checkpoint.name}: ready on {where} after {time.monotonic() - started:.0f} s")
     config = decoder.config
@@ -180,11 +184,11 @@ def _load_weights(checkpoint: Checkpoint, dtype: torch.dtype) -> PreTrainedModel
 
 
 def _on_device(
-    model: PreTrainedModel, device: torch.device, checkpoint: Checkpoint, attention: str
+    model: PreTrainedModel, device: torch.device, checkpoint: Checkpoint, attention: str, head_bits: str
 ) -> tuple[Decoder, Vision | None]:
     """The language model, and the vision part where there is one."""
     try:
-        return Decoder(model, attention, device), Vision.of(model, device)
+        return Decoder(model, attention, device, head_bits), Vision.of(model, device)
     except torch.OutOfMemoryError as error:
         raise ModelLoadError(
             f"The weights of {checkpoint.name} do not fit in the memory of {device}.",

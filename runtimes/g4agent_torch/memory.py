@@ -16,6 +16,12 @@ RATES: Final = ("16", "4", "3.5", "2.5")
 """As `kv_bits` takes them; 16 is bfloat16."""
 SLIDING_BITS: Final = ("16", "8")
 """As `kv_sliding_bits` takes them."""
+HEAD_BITS: Final = ("16", "4")
+"""As `head_bits` takes them."""
+HEAD_GROUP: Final = 32
+"""Weights of a row that share two scales in a head of 4 bits."""
+HEAD_ROWS: Final = 16
+"""Its rows are a multiple of."""
 SCALE_BYTES: Final = 2
 """Of a vector in 8 bits."""
 PAGE_TOKENS: Final = 128
@@ -88,6 +94,19 @@ class Shape:
     def weight_bytes(self, bits: int) -> int:
         """Of all parameters at 16 (bfloat16) or 4 bits, without scales."""
         return self.parameters * bits // 8
+
+    def head_bytes(self, bits: str, number_bytes: int = NUMBER_BYTES) -> int:
+        """What an output head adds to the weights, which the embedding needs whole; scales have `number_bytes` each.
+
+        Args:
+            bits: One of `HEAD_BITS`.
+            number_bytes: Of an uncompressed number.
+        """
+        if bits == "16":
+            return 0
+        rows: int = -(-self.config["vocab_size"] // HEAD_ROWS) * HEAD_ROWS
+        hidden: int = self.config["hidden_size"]
+        return rows * (hidden // 2 + hidden // HEAD_GROUP * 2 * number_bytes)
 
     def kv_bytes(self, tokens: int, rate: str, chunk: int, sliding_bits: str = "16") -> int | None:
         """The whole cache after a prompt, sliding windows included.

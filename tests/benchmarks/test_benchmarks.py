@@ -114,6 +114,8 @@ def test_end_to_end_measures_every_cache() -> None:
     row = {name.removeprefix("1024 tokens, "): figures for name, figures in rows.items()}
     assert row["4 bits"]["KL x 1000"] < 100 and row["packed heads"]["KL x 1000"] < 10
     assert row["2.5 bits"]["global MB"] < row["4 bits"]["global MB"] and row["4 bits"]["encode %"] > 0
+    assert row["4 bits, as it runs"]["KL x 1000"] < 100 and row["4 bits, prepacked head"]["KL x 1000"] < 100
+    assert row["4 bits, 4-bit head"]["KL x 1000"] < 100 and row["4 bits, int4 head"]["KL x 1000"] < 1000
     assert row["quanto 4 bits"]["ms/token"] > 0 and row["turboquant 4 bits"]["MB"] > row["DynamicCache"]["MB"]
 
 
