@@ -14,12 +14,14 @@ from torch import Tensor
 from g4agent_torch.turboquant import gpu, native_attention
 from g4agent_torch.turboquant.formats import LayerFormat
 from g4agent_torch.turboquant.layout import PAGE_TOKENS
-from g4agent_torch.turboquant.native import kernel
+from g4agent_torch.turboquant.native import Kernel, kernel
 from g4agent_torch.turboquant.partial import Partial
 from g4agent_torch.turboquant.rotary import WAVE_TOKENS
 
 BLOCK_PAGES: Final = WAVE_TOKENS // PAGE_TOKENS
 """Pages decoded at a time: 4096 tokens keep the decoded block near the processor."""
+MAX_SCORES: Final = 1 << 24
+"""Scores that are held at once."""
 
 
 def merge(parts: list[Partial]) -> Tensor:
@@ -56,7 +58,7 @@ def _coded_attention(
     query: Tensor, pages: list[Tensor], layer: LayerFormat, first_position: int, centre: Tensor | None
 ) -> Partial:
     """`decode_attention` over keys as they were encoded, or over them and a centre that positions turn."""
-    plain = query  # kernels have no centres that turn
+    plain = query
     if layer.balance is not None:
         query = query / layer.balance
     if centre is None and gpu.runs_on(query.device):
@@ -64,9 +66,11 @@ def _coded_attention(
 
         if triton_attention.supports(layer):
             return triton_attention.decode_attention(query, pages, layer, first_position)
-    native = kernel() if centre is None and query.device.type == "cpu" else None
+    native = kernel() if query.device.type == "cpu" else None
     if native is not None and native_attention.supports(layer, query):
-        return native_attention.decode_attention(native, query, pages, layer, first_position)
+        if centre is None:
+            return native_attention.decode_attention(native, query, pages, layer, first_position)
+        return _with_turning_centre(native, query, plain, pages, layer, first_position, centre)
     first, second = layer.streams
     if (shared := layer.value_only) is None:
         query = first.rotation.forward(query)
@@ -75,8 +79,7 @@ def _coded_attention(
             keys, values = _rotated(layer, pages[start : start + BLOCK_PAGES])
             scores = query @ keys.transpose(1, 2)
             if centre is not None:
-                assert layer.rotary is not None
-                scores += layer.rotary.scores(plain, centre, first_position + start * layer.tokens, keys.shape[1])
+                scores += _centre_scores(plain, layer, centre, first_position, start * layer.tokens, keys.shape[1])
             blocks.append(_softmax(scores, values, None))
         lse = torch.logsumexp(torch.stack([block.lse for block in blocks]), 0)
         return Partial(second.rotation.inverse(merge(blocks)), lse)
@@ -96,6 +99,37 @@ def _coded_attention(
     out = torch.empty_like(query)
     out[..., shared.rest], out[..., shared.rotary] = first.rotation.inverse(rest), second.rotation.inverse(rotary)
     return Partial(out, lse)
+
+
+def _with_turning_centre(
+    native: Kernel,
+    query: Tensor,
+    plain: Tensor,
+    pages: list[Tensor],
+    layer: LayerFormat,
+    first_position: int,
+    centre: Tensor,
+) -> Partial:
+    """By the native kernel, which is given the centre's scores; a few queries at a time, as these are many."""
+    tokens = len(pages) * layer.tokens
+    rows = max(1, MAX_SCORES // (layer.heads * tokens))
+    parts = []
+    for some, plain_ones in zip(query.split(rows, 1), plain.split(rows, 1), strict=True):
+        blocks = [
+            _centre_scores(plain_ones, layer, centre, first_position, start, min(WAVE_TOKENS, tokens - start))
+            for start in range(0, tokens, WAVE_TOKENS)
+        ]
+        bias = torch.cat(blocks, -1)
+        parts.append(native_attention.decode_attention(native, some, pages, layer, first_position, bias))
+    return Partial(torch.cat([part.out for part in parts], 1), torch.cat([part.lse for part in parts], 1))
+
+
+def _centre_scores(
+    query: Tensor, layer: LayerFormat, centre: Tensor, first_position: int, start: int, count: int
+) -> Tensor:
+    """Scores of a centre that positions turn, at `count` tokens of the pages from token `start` on, [KV, N, count]."""
+    assert layer.rotary is not None
+    return layer.rotary.scores(query, centre, first_position + start, count)
 
 
 def _rotated(layer: LayerFormat, pages: list[Tensor]) -> tuple[Tensor, Tensor]:

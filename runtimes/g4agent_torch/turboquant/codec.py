@@ -23,7 +23,7 @@ from g4agent_torch.turboquant.rotation import Rotation, is_rotatable
 RATES: Final = ("4", "3.5", "2.5")
 """Bits per coordinate with everything counted, best first."""
 KEYS_FIRST: Final = {"4": ("5", "3"), "3.5": ("4", "3"), "2.5": ("3", "2")}
-"""Rates of keys and of values that make a rate together, where keys need more."""
+"""Rates of keys and of values that make a rate together: an error in a key moves the weights of all values."""
 SCALE_BYTES: Final = 2
 _HALF_MAX: Final = 65504.0
 

@@ -54,10 +54,12 @@ class LayerFormat:
     tokens: int = PAGE_TOKENS
     balance: Tensor | None = None
     """What keys are multiplied with before they are coded, and queries divided by, [head_dim]; see `_balance`."""
-    keys_first: bool = False
-    """Whether keys take more than the rate, and values less: `codec.KEYS_FIRST`."""
+    fine_keys: bool = False
+    """Whether at 4 bits keys take 5 and values 3. Kernels read 4 and 4 faster; at less than 4 keys always take more."""
     rotary: Rotary | None = None
     """Where set, keys are centred before positions turn them: what they share turns, too."""
+    rates: tuple[str, str] = field(init=False)
+    """Of both streams; together they are twice the rate."""
     streams: tuple[Codec, Codec] = field(init=False)
     """Codecs of (keys, values), or of a value's (position-free, rotary) dimensions."""
 
@@ -67,8 +69,9 @@ class LayerFormat:
         else:
             sizes = [len(self.value_only.rest), len(self.value_only.rotary)]
             scales, orders = (Scale.UNBIASED,) * 2, (Order.KEY,) * 2
-        rates = KEYS_FIRST[self.rate] if self.keys_first else (self.rate,) * 2
-        first, second = (codec(*parts) for parts in zip(sizes, rates, scales, orders, strict=True))
+        even = self.value_only is not None or (self.rate == "4" and not self.fine_keys)
+        object.__setattr__(self, "rates", (self.rate, self.rate) if even else KEYS_FIRST[self.rate])
+        first, second = (codec(*parts) for parts in zip(sizes, self.rates, scales, orders, strict=True))
         object.__setattr__(self, "streams", (first, second))
 
     @property
@@ -144,9 +147,9 @@ def layer_formats(text_model: Any, rate: str) -> dict[int, LayerFormat]:
         heads = attention.k_proj.out_features // size
         shared = _value_only(text_model, attention)
         balance = _balance(attention) if shared is None else None
-        keys_first = shared is None and balance is None
-        turning = rotary if keys_first and rotary is not None and 2 * len(rotary.frequencies) == size else None
-        formats[index] = LayerFormat(heads, size, rate, shared, balance=balance, keys_first=keys_first, rotary=turning)
+        uneven = shared is None and balance is None  # keys whose large dimensions nothing is known of
+        turning = rotary if uneven and rotary is not None and 2 * len(rotary.frequencies) == size else None
+        formats[index] = LayerFormat(heads, size, rate, shared, balance=balance, fine_keys=uneven, rotary=turning)
     return formats
 
 

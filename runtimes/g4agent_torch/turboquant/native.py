@@ -43,19 +43,26 @@ class Rotation(ctypes.Structure):
     _fields_ = (("signs", ctypes.c_void_p), ("paley", ctypes.c_void_p), ("norm", ctypes.c_float))
 
 
+class StreamLevels(ctypes.Structure):
+    """A stream's codebooks in integers, as in `cpp/kernel.cpp`."""
+
+    _fields_ = (("segment", ctypes.c_void_p * 2), ("unit", ctypes.c_float))
+
+
 class Call(ctypes.Structure):
     """The arguments of `g4_decode_attention`, as in `cpp/kernel.cpp`."""
 
     _fields_ = (
-        *((name, ctypes.c_int32) for name in ("body", "rate", "threads", "heads", "rows")),
+        *((name, ctypes.c_int32) for name in ("body", "rates", "threads", "heads", "rows")),
         *((name, ctypes.c_int32) for name in ("head_size", "first_size", "second_size", "value_only")),
         *((name, ctypes.c_int64) for name in ("pages", "head_bytes", "first_position")),
         *((name, ctypes.c_void_p) for name in ("page", "query")),
         ("rotation", Rotation * 2),
         ("place", ctypes.c_void_p * 2),
-        *((name, ctypes.c_void_p) for name in ("key_norm", "main_levels", "tail_levels", "rope")),
-        *((name, ctypes.c_void_p) for name in ("frequencies", "out", "lse")),
-        *((name, ctypes.c_float) for name in ("unit", "rope_unit")),
+        ("key_norm", ctypes.c_void_p),
+        ("levels", StreamLevels * 2),
+        *((name, ctypes.c_void_p) for name in ("rope", "frequencies", "bias", "out", "lse")),
+        ("rope_unit", ctypes.c_float),
     )
 
 

@@ -12,10 +12,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from g4agent_torch.turboquant.codec import RATES, Scale, codec
+from g4agent_torch.turboquant.codec import KEYS_FIRST, RATES, Scale, codec
 from g4agent_torch.turboquant.formats import LayerFormat, ValueOnly
 from g4agent_torch.turboquant.layout import PAGE_TOKENS, TOKEN_BLOCK, Order
-from g4agent_torch.turboquant.native import BODIES, Call, Kernel
+from g4agent_torch.turboquant.native import BODIES, Call, Kernel, StreamLevels
 from g4agent_torch.turboquant.native_encoding import native_rotation
 from g4agent_torch.turboquant.partial import Partial
 
@@ -24,6 +24,12 @@ ROTARY_SIZES: Final = (32, 64, 128)
 """Rotary dimensions for which the kernel rebuilds keys."""
 
 
+_RATES: Final = (
+    *((rate, rate, True) for rate in RATES),
+    (*KEYS_FIRST["4"], False),
+    *((*pair, False) for pair in (("4", "4"), KEYS_FIRST["3.5"], KEYS_FIRST["2.5"])),
+)
+"""Rates of both streams, and whether only values are kept, as the kernel numbers them."""
 MAX_MOVES: Final = 8
 """Levels per coordinate that may be rounded the other way."""
 MAX_MOVE_ERROR: Final = 0.8
@@ -54,23 +60,29 @@ _made: WeakKeyDictionary[ValueOnly, _Shared] = WeakKeyDictionary()
 def supports(layer: LayerFormat, query: Tensor) -> bool:
     """Whether the kernel can read this layer's pages."""
     first, second = layer.streams
-    if layer.keys_first or (layer.value_only is not None and second.size not in ROTARY_SIZES):
+    if layer.value_only is not None and second.size not in ROTARY_SIZES:
         return False
     return query.device.type == "cpu" and layer.tokens == PAGE_TOKENS and first.size + second.size <= MAX_SIZE
 
 
 def decode_attention(
-    kernel: Kernel, query: Tensor, pages: list[Tensor], layer: LayerFormat, first_position: int
+    kernel: Kernel,
+    query: Tensor,
+    pages: list[Tensor],
+    layer: LayerFormat,
+    first_position: int,
+    bias: Tensor | None = None,
 ) -> Partial:
-    """See `attention.decode_attention`."""
+    """See `attention.decode_attention`; `bias` is added to the scores, float32 [KV, N, tokens]."""
     first, second = layer.streams
     heads, rows, size = query.shape
     query = query.contiguous()
     out, lse = torch.empty_like(query), torch.empty(heads, rows)
-    levels = _levels(layer.rate, 63 if kernel.body == "avx2" else 127)
+    levels = [_levels(rate, 63 if kernel.body == "avx2" else 127) for rate in layer.rates]
+    assert bias is None or (bias.is_contiguous() and bias.shape == (heads, rows, len(pages) * layer.tokens))
     call = Call(
         body=BODIES.index(kernel.body),
-        rate=RATES.index(layer.rate),
+        rates=_RATES.index((*layer.rates, layer.value_only is not None)),
         threads=torch.get_num_threads(),
         heads=heads,
         rows=rows,
@@ -84,9 +96,8 @@ def decode_attention(
         page=ctypes.addressof(addresses := (ctypes.c_void_p * len(pages))(*map(Tensor.data_ptr, pages))),
         query=query.data_ptr(),
         rotation=(native_rotation(first.rotation), native_rotation(second.rotation)),
-        main_levels=levels.main.data_ptr(),
-        tail_levels=levels.tail.data_ptr(),
-        unit=levels.unit,
+        levels=(levels[0].of_call(), levels[1].of_call()),
+        bias=0 if bias is None else bias.data_ptr(),
         out=out.data_ptr(),
         lse=lse.data_ptr(),
     )
@@ -107,6 +118,9 @@ class _Levels:
     main: Tensor
     tail: Tensor
     unit: float
+
+    def of_call(self) -> StreamLevels:
+        return StreamLevels((self.main.data_ptr(), self.tail.data_ptr()), self.unit)
 
 
 @cache

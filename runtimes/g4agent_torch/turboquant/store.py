@@ -43,7 +43,7 @@ class TurboQuantKVStore:
     @property
     def described(self) -> Any:
         layers = [
-            [index, layer.heads, layer.head_dim, layer.value_only is not None, layer.keys_first]
+            [index, layer.heads, layer.head_dim, layer.value_only is not None, layer.rates]
             for index, layer in self.formats.items()
         ]
         versions = [FORMAT_VERSION, codebooks.fingerprint(), SEED.decode(), SINKS, TAIL_PAGES, PAGE_TOKENS]

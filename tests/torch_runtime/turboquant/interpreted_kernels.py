@@ -41,7 +41,7 @@ ENCODED = {
     "separate": (1, 512, 0),
     "value only": (1, 512, 64),
     "two heads": (2, 64, 0),
-    "keys first": (1, 64, 0),
+    "fine keys": (1, 64, 0),
     "12 · 2^k": (1, 96, 0),
 }
 """KV heads, head size, rotary pairs."""
@@ -57,8 +57,8 @@ QUICK_ATTENTION = [
 QUICK_ENCODED = [
     ("value only", "3.5"),
     ("two heads", "4"),
-    ("keys first", "4"),
-    ("keys first", "2.5"),
+    ("fine keys", "4"),
+    ("fine keys", "2.5"),
     ("12 · 2^k", "2.5"),
 ]
 
@@ -96,8 +96,8 @@ def different_bytes(case: str, rate: str) -> int:
         x[0, 6] *= 1e-3
         x[0, 7] *= 3e4
     layer = layer_of(heads, size, pairs, rate)
-    if case == "keys first":
-        layer = replace(layer, keys_first=True)
+    if case == "fine keys":
+        layer = replace(layer, fine_keys=True)
     return int((layer.encode(keys, values) != encode(keys, values, layer)).sum())
 
 

@@ -47,16 +47,16 @@ def run(layer: PagedLayer, data: tuple[Tensor, Tensor, Tensor], chunk: int) -> T
 
 
 @pytest.mark.parametrize(
-    ("shared", "balance", "keys_first"),
+    ("shared", "balance", "fine_keys"),
     [(None, None, False), (None, None, True), (None, torch.linspace(0.2, 5, 128), False), (value_only(), None, False)],
-    ids=["separate", "keys first", "balanced", "value only"],
+    ids=["separate", "fine keys", "balanced", "value only"],
 )
 @pytest.mark.parametrize("rate", RATES)
 def test_attention_is_that_over_decoded_vectors_however_the_prompt_is_cut(
-    rate: str, shared: ValueOnly | None, balance: Tensor | None, keys_first: bool
+    rate: str, shared: ValueOnly | None, balance: Tensor | None, fine_keys: bool
 ) -> None:
     data = inputs(shared)
-    made = LayerFormat(2, 128, rate, shared, balance=balance, keys_first=keys_first)
+    made = LayerFormat(2, 128, rate, shared, balance=balance, fine_keys=fine_keys)
     assert made.page_bytes == 2 * 128 * 128 * float(rate) / 8 * (2 if shared is None else 1)
     layer = PagedLayer(made)
     bulk = run(layer, data, LENGTH)
@@ -104,11 +104,3 @@ def test_what_all_keys_share_costs_nothing(rate: str) -> None:
         exact = torch.softmax(heads @ keys[0].transpose(1, 2), -1) @ values[0]
         error[name] = (out[:, -1].view(2, 4, 128) - exact).norm() / exact.norm()
     assert error["shifted"] < 1.05 * error["plain"]
-
-
-def test_keys_first_runs_where_there_is_no_kernel_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A native kernel that took it would read the streams of another rate."""
-    made = LayerFormat(2, 128, "4", keys_first=True)
-    expected = run(PagedLayer(made), inputs(None), LENGTH)
-    monkeypatch.setenv("G4AGENT_KV_KERNEL", "auto")
-    assert torch.equal(run(PagedLayer(made), inputs(None), LENGTH), expected)

@@ -35,7 +35,7 @@ def test_official_patterns(variant: str) -> None:
     decoder, store = tiny(variant)
     shared = variant in ("12B", "26B-A4B", "31B")
     assert all((layer.value_only is not None) == shared for layer in store.formats.values())
-    assert all((layer.balance is None) == shared and not layer.keys_first for layer in store.formats.values())
+    assert all((layer.balance is None) == shared and not layer.fine_keys for layer in store.formats.values())
     with torch.inference_mode():
         bulk, steps = store.new(), store.new()
         expected = decoder.forward(IDS, bulk, want_logits=True)
@@ -72,13 +72,13 @@ def test_other_shapes(config: object) -> None:
         dense = model(ids, use_cache=True).logits[0, -1]
         model.set_attn_implementation(PAGED)
         store = TurboQuantKVStore(model.get_decoder(), "4")
-        assert all(layer.keys_first == (layer.balance is None) for layer in store.formats.values())
+        assert all(layer.fine_keys == (layer.balance is None) for layer in store.formats.values())
         bulk, steps = store.new(), store.new()
         expected = model(ids, past_key_values=bulk.layers).logits[0, -1]
         for start in range(0, len(IDS), 90):
             logits = model(ids[:, start : start + 90], past_key_values=steps.layers).logits[0, -1]
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-3)
-    # a random model attends to all values alike, so that keys first, which has coarser values, loses here
+    # a random model attends to all values alike, so that finer keys, with coarser values, lose here
     limit = 0.15 if isinstance(config, LlamaConfig) else 0.1
     assert (expected - dense).norm() < limit * dense.norm()
 
@@ -99,7 +99,7 @@ def test_dimensions_that_only_keys_have_large_cost_nothing(outlier: float) -> No
             norm.weight[[3, 35]] = factor - 1
         query, keys = attention.q_norm(torch.randn(128, 64)), attention.k_norm(torch.randn(1, 128, 64))
     (made,) = layer_formats(model.get_decoder(), "4").values()
-    assert not made.keys_first
+    assert not made.fine_keys
     decoded, _ = made.decode([made.encode(keys, keys)], 0)
     exact = query @ keys[0].T
     assert (query @ decoded[0].T - exact).norm() < 0.13 * exact.norm()

@@ -25,8 +25,10 @@ SHAPES = {
     "Gemma 4 E4B": (2, 512, 4, 0),
     "Gemma 4 31B": (2, 512, 8, 64),
     "odd groups, small rotary part": (3, 128, 13, 16),
+    "SmolLM2": (3, 64, 3, 0),
 }
 """KV heads, head size, queries per KV head, rotary pairs of a value-only layer."""
+FINE_KEYS = ("SmolLM2",)
 
 
 def available() -> list[str]:
@@ -51,7 +53,7 @@ def data(shape: str, rate: str, pages: int, spread: float = 1) -> tuple[Tensor, 
     if shared is not None:
         keys = values * shared.key_norm
         keys[..., shared.rotary] = shared.keys(values[..., shared.rotary], torch.arange(SINKS, SINKS + length))
-    layer = LayerFormat(heads, size, rate, shared)
+    layer = LayerFormat(heads, size, rate, shared, fine_keys=shape in FINE_KEYS)
     encoded = [layer.encode(keys[:, i : i + 128], values[:, i : i + 128]) for i in range(0, length, 128)]
     return torch.randn(heads, rows, size, generator=generator) * spread / size**0.5, encoded, layer
 

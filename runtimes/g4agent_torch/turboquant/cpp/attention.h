@@ -73,11 +73,12 @@ struct Levels {
   alignas(64) uint8_t straight[2][2][128];
 };
 
-static void fill_levels(const Call& call, int dims, const int (&bits)[2], Levels& levels) {
+template <class R> static void fill_levels(const StreamLevels& from, Levels& levels) {
+  constexpr int BITS[2] = {R::MAIN, R::TAIL};
   for (int s = 0; s < 2; s++)
-    for (int e = 0; e < dims; e++)
+    for (int e = 0; e < R::DIMS; e++)
       for (int i = 0; i < 128; i++) {
-        int level = call.levels[s][(e << bits[s]) + i % (1 << bits[s])];
+        int level = from.segment[s][(e << BITS[s]) + i % (1 << BITS[s])];
         levels.straight[s][e][i] = (uint8_t)level;
         levels.shifted[s][e][i] = (uint8_t)(level + LEVEL_OFFSET);
       }
@@ -489,7 +490,7 @@ TARGET static void turn_queries(const float* turned, const float* steps, int pai
 
 // ---- a task ----------------------------------------------------------------------------------------------------------
 
-template <class R, int H> struct Workspace {
+template <int H> struct Workspace {
   alignas(64) int32_t sums[H][PAGE];
   alignas(64) float scores[H][CHUNK * PAGE];
   alignas(64) float scales[2][CHUNK * PAGE];
@@ -499,7 +500,7 @@ template <class R, int H> struct Workspace {
   alignas(64) float out[H * MAX_SIZE];
   float cosine[MAX_ROTARY / 2], sine[MAX_ROTARY / 2], step_cosine[MAX_ROTARY / 2], step_sine[MAX_ROTARY / 2];
   float query_step[H], query_offset[H], turned_step[H], maximum[H], sum[H];
-  Levels levels;
+  Levels levels[2];  // of both streams
 };
 
 // From planes to coordinates, see `add_values`.
@@ -514,7 +515,7 @@ template <class R> static void unfold(const float* from, const Stream<R>& at, fl
 }
 
 // Cosines and sines of a page's first position, and of a page's length.
-template <class R, int H> static void set_angles(const Call& call, int64_t page, Workspace<R, H>& work) {
+template <int H> static void set_angles(const Call& call, int64_t page, Workspace<H>& work) {
   for (int i = 0; i < call.second_size / 2; i++) {
     double start = call.frequencies[i] * (double)(call.first_position + page * PAGE), step = call.frequencies[i] * PAGE;
     work.cosine[i] = (float)cos(start), work.sine[i] = (float)sin(start);
@@ -522,7 +523,7 @@ template <class R, int H> static void set_angles(const Call& call, int64_t page,
   }
 }
 
-template <class R, int H> TARGET static void next_angles(int pairs, Workspace<R, H>& work) {
+template <int H> TARGET static void next_angles(int pairs, Workspace<H>& work) {
   for (int i = 0; i < pairs; i++) {
     float c = work.cosine[i], s = work.sine[i];
     work.cosine[i] = c * work.step_cosine[i] - s * work.step_sine[i];
@@ -530,36 +531,51 @@ template <class R, int H> TARGET static void next_angles(int pairs, Workspace<R,
   }
 }
 
-template <class R, int H>
-TARGET static void score_page(const Call& call, const Task& task, const uint8_t* head, Workspace<R, H>& work, int page) {
-  Stream<R> first(call.first_size), second(call.second_size);
-  score_keys<R, H>(head, first, work.q, work.levels, work.sums);
-  float factor[H], none[H] = {};
-  for (int h = 0; h < H; h++) factor[h] = work.query_step[h] * call.unit;
+// Rates A and B of the head's streams: of keys and values, or where only values are kept of their dimensions without
+// and with positions.
+template <class A, class B, bool VALUE_ONLY, int H>
+TARGET static void score_page(const Call& call, const Task& task, const uint8_t* head, Workspace<H>& work, int page) {
+  Stream<A> first(call.first_size);
+  score_keys<A, H>(head, first, work.q, work.levels[0], work.sums);
+  float factor[H];
+  for (int h = 0; h < H; h++) factor[h] = work.query_step[h] * call.levels[0].unit;
   put_scores<H, false>(work.sums, head + first.scales, factor, work.query_offset, page, work.scores);
-  if (!call.value_only) return;
-  int pairs = call.second_size / 2;
-  turn_queries<H>(task.turned, work.turned_step, pairs, work.cosine, work.sine, work.q16);
-  next_angles(pairs, work);
-  score_rotary<R, H>(head + first.bytes, second, call.rope, work.q16, work.levels, work.sums);
-  for (int h = 0; h < H; h++) factor[h] = work.turned_step[h] * call.unit * call.rope_unit;
-  put_scores<H, true>(work.sums, head + first.bytes + second.scales, factor, none, page, work.scores);
+  if constexpr (VALUE_ONLY) {
+    Stream<B> second(call.second_size);
+    float none[H] = {};
+    int pairs = call.second_size / 2;
+    turn_queries<H>(task.turned, work.turned_step, pairs, work.cosine, work.sine, work.q16);
+    next_angles(pairs, work);
+    score_rotary<B, H>(head + first.bytes, second, call.rope, work.q16, work.levels[1], work.sums);
+    for (int h = 0; h < H; h++) factor[h] = work.turned_step[h] * call.levels[1].unit * call.rope_unit;
+    put_scores<H, true>(work.sums, head + first.bytes + second.scales, factor, none, page, work.scores);
+  }
+}
+
+// Adds what else belongs to the scores of a chunk.
+template <int H> TARGET static void add_bias(const Call& call, const Task& task, int64_t page, int tokens, Workspace<H>& work) {
+  for (int h = 0; h < H; h++) {
+    const float* bias = task.bias + h * call.pages * PAGE + page * PAGE;
+    for (int i = 0; i < tokens; i += LANES) storef(work.scores[h] + i, loadf(work.scores[h] + i) + loadf(bias + i));
+  }
 }
 
 // Asks for what the first passes over a page read, and nothing before them asks for: its start, tails and scales.
-template <class R> FN void prefetch_page(const Call& call, const uint8_t* head) {
-  Stream<R> first(call.first_size), second(call.second_size);
+template <class A, class B> FN void prefetch_page(const Call& call, const uint8_t* head) {
+  Stream<A> first(call.first_size);
+  Stream<B> second(call.second_size);
   for (int i = 0; i < AHEAD; i += ROW) __builtin_prefetch(head + i, 0, 2);
   for (int64_t i = first.tail; i < first.bytes; i += ROW) __builtin_prefetch(head + i, 0, 2);
   for (int64_t i = second.tail; i < second.bytes; i += ROW) __builtin_prefetch(head + first.bytes + i, 0, 2);
 }
 
 // Adds a chunk's values, whose scores are in place.
-template <class R, int H>
-TARGET static void weigh_chunk(const Call& call, const Chunk& chunk, int size, Workspace<R, H>& work) {
-  Stream<R> first(call.first_size), second(call.second_size);
+template <class A, class B, bool VALUE_ONLY, int H>
+TARGET static void weigh_chunk(const Call& call, const Chunk& chunk, int size, Workspace<H>& work) {
+  Stream<A> first(call.first_size);
+  Stream<B> second(call.second_size);
   int tokens = chunk.pages * PAGE;
-  if (call.value_only) unpack_scales(chunk, first.scales, work.scales[0]);
+  if (VALUE_ONLY) unpack_scales(chunk, first.scales, work.scales[0]);
   unpack_scales(chunk, first.bytes + second.scales, work.scales[1]);
   float factors[2][H];
   for (int h = 0; h < H; h++) {
@@ -567,35 +583,36 @@ TARGET static void weigh_chunk(const Call& call, const Chunk& chunk, int size, W
     float shrunk = soften(weights, tokens, work.maximum[h], work.sum[h]);
     if (shrunk != 1)
       for (int i = 0; i < size; i++) work.out[h * size + i] *= shrunk;
-    for (int s = call.value_only ? 0 : 1; s < 2; s++) {
+    for (int s = VALUE_ONLY ? 0 : 1; s < 2; s++) {
       const float* scales = work.scales[s];
       float step = weight_step(weights, scales, tokens);
-      factors[s][h] = call.unit * step;
-      if (call.value_only) spread_weights<H>(weights, scales, chunk.pages, step, h, work.weights[s]);
+      factors[s][h] = call.levels[s].unit * step;
+      if constexpr (VALUE_ONLY) spread_weights<H>(weights, scales, chunk.pages, step, h, work.weights[s]);
       else pack_weights<H>(weights, scales, tokens, step, h, (int32_t*)work.weights[s]);
     }
   }
-  if (call.value_only) {
-    add_regrouped<R, H>(chunk, 0, first, work.weights[0], work.levels, factors[0], size, work.out);
-    add_regrouped<R, H>(chunk, first.bytes, second, work.weights[1], work.levels, factors[1], size,
+  if constexpr (VALUE_ONLY) {
+    add_regrouped<A, H>(chunk, 0, first, work.weights[0], work.levels[0], factors[0], size, work.out);
+    add_regrouped<B, H>(chunk, first.bytes, second, work.weights[1], work.levels[1], factors[1], size,
                         work.out + first.size);
   } else {
-    add_values<R, H>(chunk, first.bytes, second, (const int32_t*)work.weights[1], work.levels, factors[1], work.out);
+    add_values<B, H>(chunk, first.bytes, second, (const int32_t*)work.weights[1], work.levels[1], factors[1], work.out);
   }
 }
 
 // H queries of one KV head over the pages of a task: maximum, sum and unnormalised output of each.
-template <class R, int H> TARGET static void attend(const Call& call, const Task& task) {
-  constexpr int BITS[2] = {R::MAIN, R::TAIL};
-  Stream<R> first(call.first_size), second(call.second_size);
-  int size = call.value_only ? first.size + second.size : second.size;
-  auto* memory = aligned_alloc(64, (sizeof(Workspace<R, H>) + 63) / 64 * 64);
-  auto& work = *(Workspace<R, H>*)memory;
-  fill_levels(call, R::DIMS, BITS, work.levels);
+template <class A, class B, bool VALUE_ONLY, int H> TARGET static void attend(const Call& call, const Task& task) {
+  Stream<A> first(call.first_size);
+  Stream<B> second(call.second_size);
+  int size = VALUE_ONLY ? first.size + second.size : second.size;
+  auto* memory = aligned_alloc(64, (sizeof(Workspace<H>) + 63) / 64 * 64);
+  auto& work = *(Workspace<H>*)memory;
+  fill_levels<A>(call.levels[0], work.levels[0]);
+  fill_levels<B>(call.levels[1], work.levels[1]);
   for (int h = 0; h < H; h++) {
-    quantise_query<R, H>(task.query + h * first.size, h, first, work.q, work.query_step[h], work.query_offset[h]);
+    quantise_query<A, H>(task.query + h * first.size, h, first, work.q, work.query_step[h], work.query_offset[h]);
     work.maximum[h] = -INFINITY, work.sum[h] = 0;
-    if (call.value_only) {
+    if (VALUE_ONLY) {
       const float* turned = task.turned + h * second.size;
       float most = 1e-30f;
       for (int i = 0; i < second.size / 2; i++) most = fmaxf(most, hypotf(turned[i], turned[second.size / 2 + i]));
@@ -603,36 +620,36 @@ template <class R, int H> TARGET static void attend(const Call& call, const Task
     }
   }
   memset(work.out, 0, sizeof(float) * H * size);
-  if (call.value_only) set_angles(call, task.first, work);
+  if (VALUE_ONLY) set_angles(call, task.first, work);
   for (int64_t start = task.first; start < task.last; start += CHUNK) {
     Chunk chunk{(int)(task.last - start < CHUNK ? task.last - start : CHUNK), {}};
     for (int page = 0; page < chunk.pages; page++) {
       chunk.page[page] = call.page[start + page] + task.head * call.head_bytes;
-      if (start + page + 1 < task.last) prefetch_page<R>(call, call.page[start + page + 1] + task.head * call.head_bytes);
-      score_page(call, task, chunk.page[page], work, page);
+      if (start + page + 1 < task.last)
+        prefetch_page<A, B>(call, call.page[start + page + 1] + task.head * call.head_bytes);
+      score_page<A, B, VALUE_ONLY>(call, task, chunk.page[page], work, page);
     }
-    weigh_chunk(call, chunk, size, work);
+    if (task.bias) add_bias(call, task, start, chunk.pages * PAGE, work);
+    weigh_chunk<A, B, VALUE_ONLY>(call, chunk, size, work);
   }
   for (int h = 0; h < H; h++) {
     float *from = work.out + h * size, *to = task.out + h * size;
     task.maximum[h] = work.maximum[h], task.sum[h] = work.sum[h];
-    if (call.value_only) unfold(from, first, to);
-    unfold(call.value_only ? from + first.size : from, second, call.value_only ? to + first.size : to);
+    if (VALUE_ONLY) unfold(from, first, to);
+    unfold(VALUE_ONLY ? from + first.size : from, second, VALUE_ONLY ? to + first.size : to);
   }
   free(memory);
 }
 
-template <class R> static void attend_rows(const Call& call, const Task& task) {
-  if (task.count == 8) attend<R, 8>(call, task);
-  else if (task.count == 4) attend<R, 4>(call, task);
-  else attend<R, 1>(call, task);
-}
+template <class A, class B, bool VALUE_ONLY> struct Attend {
+  static void run(const Call& call, const Task& task) {
+    if (task.count == 8) attend<A, B, VALUE_ONLY, 8>(call, task);
+    else if (task.count == 4) attend<A, B, VALUE_ONLY, 4>(call, task);
+    else attend<A, B, VALUE_ONLY, 1>(call, task);
+  }
+};
 
-static void attend_any(const Call& call, const Task& task) {
-  if (call.rate == 0) attend_rows<Rate4>(call, task);
-  else if (call.rate == 1) attend_rows<Rate3_5>(call, task);
-  else attend_rows<Rate2_5>(call, task);
-}
+static void attend_any(const Call& call, const Task& task) { dispatch<Attend>(call, task); }
 
 #undef TARGET
 #undef FN

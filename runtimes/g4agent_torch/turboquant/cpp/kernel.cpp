@@ -26,9 +26,12 @@ constexpr float TURNED_MAX = 8191;  // of a rotary query: sums of 16-bit product
 constexpr int SPLIT_PAGES = 8;   // pages worth a task of their own
 
 // The rates of `layout.py`: bits of a code in both segments, coordinates of a unit.
+struct Rate5 { static constexpr int MAIN = 5, TAIL = 4, DIMS = 1; };
 struct Rate4 { static constexpr int MAIN = 4, TAIL = 3, DIMS = 1; };
 struct Rate3_5 { static constexpr int MAIN = 7, TAIL = 6, DIMS = 2; };
+struct Rate3 { static constexpr int MAIN = 6, TAIL = 5, DIMS = 2; };
 struct Rate2_5 { static constexpr int MAIN = 5, TAIL = 4, DIMS = 2; };
+struct Rate2 { static constexpr int MAIN = 4, TAIL = 3, DIMS = 2; };
 
 // Where the parts of a stream begin. Its tail is 16 units, its main segment `groups` times as many.
 template <class R> struct Stream {
@@ -45,20 +48,26 @@ struct Rotation {  // as in `native.py`
   float norm;
 };
 
+struct StreamLevels {  // as in `native.py`: codebooks of a stream's segments, in units
+  const int8_t* segment[2];  // [coordinate of a code, code]
+  float unit;
+};
+
 extern "C" struct Call {  // as in `native.py`
-  int32_t body, rate, threads, heads, rows, head_size, first_size, second_size, value_only;
+  int32_t body, rates, threads, heads, rows, head_size, first_size, second_size, value_only;
   int64_t pages, head_bytes, first_position;
   const uint8_t* const* page;  // pages of the layer
   const float* query;          // [heads, rows, head_size]
   Rotation rotation[2];        // of both streams
   const int32_t* place[2];     // value only: the head's dimensions in each stream
   const float* key_norm;       // value only: [head_size]
-  const int8_t* levels[2];     // codebooks of both segments, in units: [coordinate of a code, code]
+  StreamLevels levels[2];      // of both streams
   const int16_t* rope;         // value only: see `native.py`
   const double* frequencies;   // value only: [second_size / 2]
+  const float* bias;           // null, or what is added to scores: [heads, rows, pages · PAGE]
   float* out;                  // [heads, rows, head_size]
   float* lse;                  // [heads, rows]
-  float unit, rope_unit;
+  float rope_unit;
 };
 
 struct Segment {  // of a vector, as in `native.py`
@@ -81,6 +90,7 @@ struct Task {  // `count` neighbouring queries of one KV head over pages first .
   int head, count;
   int64_t first, last;
   const float *query, *turned;  // [count, first_size] in the rotated basis; value only: [count, second_size], not in it
+  const float* bias;            // null, or [count, pages · PAGE]
   float *maximum, *sum, *out;
 };
 
@@ -88,6 +98,19 @@ struct Chunk {
   int pages;
   const uint8_t* page[CHUNK];
 };
+
+// Runs F for the rates of a head's streams, as `native_attention.py` numbers them.
+template <template <class, class, bool> class F> static void dispatch(const Call& call, const Task& task) {
+  switch (call.rates) {
+    case 0: return F<Rate4, Rate4, true>::run(call, task);
+    case 1: return F<Rate3_5, Rate3_5, true>::run(call, task);
+    case 2: return F<Rate2_5, Rate2_5, true>::run(call, task);
+    case 3: return F<Rate5, Rate3, false>::run(call, task);
+    case 4: return F<Rate4, Rate4, false>::run(call, task);
+    case 5: return F<Rate4, Rate3, false>::run(call, task);
+    case 6: return F<Rate3, Rate2, false>::run(call, task);
+  }
+}
 
 #if defined(__x86_64__)
 namespace avx512 {
@@ -222,7 +245,8 @@ extern "C" void g4_decode_attention(const Call* call) {
     for (int64_t row = 0; row < rows;) {
       int n = group_size(call->rows - (int)(row % call->rows));
       tasks[count++] = {(int)(row / call->rows), n, first, last < call->pages ? last : call->pages,
-                        query + row * call->first_size, turned + row * call->second_size, next, next + n, next + 2 * n};
+                        query + row * call->first_size, turned + row * call->second_size,
+                        call->bias ? call->bias + row * call->pages * PAGE : nullptr, next, next + n, next + 2 * n};
       next += (int64_t)n * (size + 2);
       row += n;
     }

@@ -35,9 +35,11 @@ static void decode_segment(const uint8_t* rows, int groups, int bits, int dims, 
 
 // A stream's vectors without their scales, x[coordinate][token], and the scales.
 template <class R>
-static void decode(const Call& call, const uint8_t* stream, const Stream<R>& at, bool key, float (*x)[PAGE], float* scales) {
-  decode_segment(stream, at.groups, R::MAIN, R::DIMS, key, call.levels[0], call.unit, x);
-  decode_segment(stream + at.tail, 1, R::TAIL, R::DIMS, key, call.levels[1], call.unit, x + at.groups * UNITS * R::DIMS);
+static void decode(const StreamLevels& levels, const uint8_t* stream, const Stream<R>& at, bool key, float (*x)[PAGE],
+                   float* scales) {
+  decode_segment(stream, at.groups, R::MAIN, R::DIMS, key, levels.segment[0], levels.unit, x);
+  decode_segment(stream + at.tail, 1, R::TAIL, R::DIMS, key, levels.segment[1], levels.unit,
+                 x + at.groups * UNITS * R::DIMS);
   for (int i = 0; i < PAGE; i++) {  // halves: a multiplication mends the exponent's bias, of subnormals too
     uint16_t half;
     memcpy(&half, stream + at.scales + 2 * i, 2);
@@ -94,9 +96,10 @@ static void turn_query(const Call& call, const float* query, int pairs, int64_t 
   }
 }
 
-template <class R> static void attend(const Call& call, const Task& task) {
-  Stream<R> first(call.first_size), second(call.second_size);
-  int size = call.value_only ? first.size + second.size : second.size;
+template <class A, class B, bool VALUE_ONLY> static void attend(const Call& call, const Task& task) {
+  Stream<A> first(call.first_size);
+  Stream<B> second(call.second_size);
+  int size = VALUE_ONLY ? first.size + second.size : second.size;
   auto* memory = (float*)malloc(sizeof(float) * PAGE * (first.size + 2 * second.size));
   auto* x = (float(*)[PAGE])memory;
   auto* y = x + first.size;
@@ -106,13 +109,14 @@ template <class R> static void attend(const Call& call, const Task& task) {
   for (int h = 0; h < task.count; h++) task.maximum[h] = -INFINITY, task.sum[h] = 0;
   for (int64_t page = task.first; page < task.last; page++) {
     const uint8_t* head = call.page[page] + task.head * call.head_bytes;
-    decode(call, head, first, true, x, scales[0]);
-    decode(call, head + first.bytes, second, call.value_only, y, scales[1]);
-    if (call.value_only) turn_keys(call, second.size, y, keys);
+    decode(call.levels[0], head, first, true, x, scales[0]);
+    decode(call.levels[1], head + first.bytes, second, VALUE_ONLY, y, scales[1]);
+    if (VALUE_ONLY) turn_keys(call, second.size, y, keys);
     for (int h = 0; h < task.count; h++) {
-      memset(scores, 0, sizeof scores);
+      if (task.bias) memcpy(scores, task.bias + (h * call.pages + page) * PAGE, sizeof scores);
+      else memset(scores, 0, sizeof scores);
       add_scores(task.query + h * first.size, first.size, x, scales[0], scores);
-      if (call.value_only) {
+      if (VALUE_ONLY) {
         turn_query(call, task.turned + h * second.size, second.size / 2, page, turned);
         add_scores(turned, second.size, keys, scales[1], scores);
       }
@@ -122,15 +126,15 @@ template <class R> static void attend(const Call& call, const Task& task) {
       task.maximum[h] = most, task.sum[h] *= shrunk;
       for (int t = 0; t < PAGE; t++) task.sum[h] += scores[t] = expf(scores[t] - most);
       for (int i = 0; i < size; i++) out[i] *= shrunk;
-      if (call.value_only) add_values(scores, first.size, x, scales[0], out);
-      add_values(scores, second.size, y, scales[1], call.value_only ? out + first.size : out);
+      if (VALUE_ONLY) add_values(scores, first.size, x, scales[0], out);
+      add_values(scores, second.size, y, scales[1], VALUE_ONLY ? out + first.size : out);
     }
   }
   free(memory);
 }
 
-static void attend_any(const Call& call, const Task& task) {
-  if (call.rate == 0) attend<Rate4>(call, task);
-  else if (call.rate == 1) attend<Rate3_5>(call, task);
-  else attend<Rate2_5>(call, task);
-}
+template <class A, class B, bool VALUE_ONLY> struct Attend {
+  static void run(const Call& call, const Task& task) { attend<A, B, VALUE_ONLY>(call, task); }
+};
+
+static void attend_any(const Call& call, const Task& task) { dispatch<Attend>(call, task); }

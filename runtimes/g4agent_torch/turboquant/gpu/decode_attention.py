@@ -58,7 +58,7 @@ def supports(layer: LayerFormat) -> bool:
     """Whether the kernels can read this layer's pages."""
     if layer.value_only is not None and layer.streams[1].size not in ROTARY_SIZES:
         return False
-    return not layer.keys_first and layer.tokens == PAGE_TOKENS
+    return layer.rates[0] == layer.rates[1] and layer.tokens == PAGE_TOKENS
 
 
 def decode_attention(
