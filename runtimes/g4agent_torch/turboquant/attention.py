@@ -1,39 +1,39 @@
 """Attention over compressed pages: streaming softmax, a block of pages decoded at a time, never the whole cache.
 
-`decode_attention` runs the Triton kernels on a GPU (`gpu/`), the native kernel on a CPU where there is one
-(`native.py`), and else plain PyTorch.
+`decode_attention` takes the quickest path there is: the Triton kernels on a GPU (`gpu/`); on a CPU the native kernel
+(`native_attention.py`), or tables in PyTorch (`table_attention.py`); elsewhere what all are held to
+(`reference_attention.py`).
 """
 
 from __future__ import annotations
 
-from typing import Final
+from functools import partial
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor
 
-from g4agent_torch.turboquant import gpu, native_attention
+from g4agent_torch.turboquant import gpu, native_attention, reference_attention, table_attention
 from g4agent_torch.turboquant.formats import LayerFormat
-from g4agent_torch.turboquant.layout import PAGE_TOKENS
-from g4agent_torch.turboquant.native import Kernel, kernel
-from g4agent_torch.turboquant.partial import Partial
+from g4agent_torch.turboquant.native import asked, kernel
+from g4agent_torch.turboquant.partial import Partial, softmax
 from g4agent_torch.turboquant.rotary import WAVE_TOKENS
 
-BLOCK_PAGES: Final = WAVE_TOKENS // PAGE_TOKENS
-"""Pages decoded at a time: 4096 tokens keep the decoded block near the processor."""
 MAX_SCORES: Final = 1 << 24
-"""Scores that are held at once."""
+"""Scores of a centre that are held at once."""
 
 
-def merge(parts: list[Partial]) -> Tensor:
-    """Attention over the keys of all parts, float32 [KV, N, D]."""
-    lse = torch.stack([part.lse for part in parts])  # [parts, KV, N]
-    weights = torch.softmax(lse, 0)[..., None]
-    return (weights * torch.stack([part.out for part in parts])).sum(0)
+class _Path(Protocol):
+    def __call__(
+        self, query: Tensor, pages: list[Tensor], layer: LayerFormat, first_position: int, bias: Tensor | None = None
+    ) -> Partial: ...
 
 
 def dense_attention(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Partial:
     """Scaled queries [KV, N, D] over keys and values [KV, S, D]; mask broadcasts to [KV, N, S], True where seen."""
-    return _softmax(query @ keys.float().transpose(1, 2), values.float(), mask)
+    scores = query @ keys.float().transpose(1, 2)
+    weights, lse = softmax(scores if mask is None else scores.masked_fill(~mask, -torch.inf))
+    return Partial(weights @ values.float(), lse)
 
 
 def decode_attention(
@@ -48,102 +48,59 @@ def decode_attention(
         first_position: Position of the first page's first token.
         centre: What the keys were encoded without, float32 [KV, 1, D], if anything.
     """
-    if centre is None or layer.rotary is not None:
-        return _coded_attention(query, pages, layer, first_position, centre)
-    coded = _coded_attention(query, pages, layer, first_position, None)
+    turning = centre is not None and layer.rotary is not None
+    balanced = query if layer.balance is None else query / layer.balance
+    path = _path(query, layer)
+    if turning:
+        assert centre is not None
+        return _with_turning_centre(path, query, balanced, pages, layer, first_position, centre)
+    coded = path(balanced, pages, layer, first_position)
+    if centre is None:
+        return coded
     return Partial(coded.out, coded.lse + (query @ centre.transpose(1, 2))[..., 0])  # the same for all keys
 
 
-def _coded_attention(
-    query: Tensor, pages: list[Tensor], layer: LayerFormat, first_position: int, centre: Tensor | None
-) -> Partial:
-    """`decode_attention` over keys as they were encoded, or over them and a centre that positions turn."""
-    plain = query
-    if layer.balance is not None:
-        query = query / layer.balance
-    if centre is None and gpu.runs_on(query.device):
+def _path(query: Tensor, layer: LayerFormat) -> _Path:
+    if layer.rotary is None and gpu.runs_on(query.device):
         from g4agent_torch.turboquant.gpu import decode_attention as triton_attention
 
         if triton_attention.supports(layer):
-            return triton_attention.decode_attention(query, pages, layer, first_position)
+            return _by_triton
     native = kernel() if query.device.type == "cpu" else None
     if native is not None and native_attention.supports(layer, query):
-        if centre is None:
-            return native_attention.decode_attention(native, query, pages, layer, first_position)
-        return _with_turning_centre(native, query, plain, pages, layer, first_position, centre)
-    first, second = layer.streams
-    if (shared := layer.value_only) is None:
-        query = first.rotation.forward(query)
-        blocks = []
-        for start in range(0, len(pages), BLOCK_PAGES):
-            keys, values = _rotated(layer, pages[start : start + BLOCK_PAGES])
-            scores = query @ keys.transpose(1, 2)
-            if centre is not None:
-                scores += _centre_scores(plain, layer, centre, first_position, start * layer.tokens, keys.shape[1])
-            blocks.append(_softmax(scores, values, None))
-        lse = torch.logsumexp(torch.stack([block.lse for block in blocks]), 0)
-        return Partial(second.rotation.inverse(merge(blocks)), lse)
-    # q · K = (γ ⊙ q) · V on the position-free dimensions; on the rotary ones K is rebuilt position by position.
-    free = first.rotation.forward((query * shared.key_norm)[..., shared.rest])
-    turned = query[..., shared.rotary]
-    blocks = []
-    for start in range(0, len(pages), BLOCK_PAGES):
-        rest, rotary = _rotated(layer, pages[start : start + BLOCK_PAGES])
-        begin = first_position + start * layer.tokens
-        positions = torch.arange(begin, begin + rest.shape[1], device=query.device)
-        keys = shared.keys(second.rotation.inverse(rotary), positions)
-        scores = free @ rest.transpose(1, 2) + turned @ keys.transpose(1, 2)
-        blocks.append(_softmax(scores, torch.cat([rest, rotary], -1), None))
-    lse = torch.logsumexp(torch.stack([block.lse for block in blocks]), 0)
-    rest, rotary = merge(blocks).split([first.size, second.size], -1)
-    out = torch.empty_like(query)
-    out[..., shared.rest], out[..., shared.rotary] = first.rotation.inverse(rest), second.rotation.inverse(rotary)
-    return Partial(out, lse)
+        return partial(native_attention.decode_attention, native)
+    if table_attention.supports(layer, query) and asked() != "reference":
+        return table_attention.decode_attention
+    return reference_attention.decode_attention
+
+
+def _by_triton(
+    query: Tensor, pages: list[Tensor], layer: LayerFormat, first_position: int, bias: Tensor | None = None
+) -> Partial:
+    from g4agent_torch.turboquant.gpu import decode_attention as triton_attention
+
+    assert bias is None
+    return triton_attention.decode_attention(query, pages, layer, first_position)
 
 
 def _with_turning_centre(
-    native: Kernel,
+    path: _Path,
     query: Tensor,
-    plain: Tensor,
+    balanced: Tensor,
     pages: list[Tensor],
     layer: LayerFormat,
     first_position: int,
     centre: Tensor,
 ) -> Partial:
-    """By the native kernel, which is given the centre's scores; a few queries at a time, as these are many."""
+    """A path is given the centre's scores; for a few queries at a time, as these are many."""
+    assert layer.rotary is not None
     tokens = len(pages) * layer.tokens
     rows = max(1, MAX_SCORES // (layer.heads * tokens))
     parts = []
-    for some, plain_ones in zip(query.split(rows, 1), plain.split(rows, 1), strict=True):
+    for some, coded in zip(query.split(rows, 1), balanced.split(rows, 1), strict=True):
         blocks = [
-            _centre_scores(plain_ones, layer, centre, first_position, start, min(WAVE_TOKENS, tokens - start))
+            layer.rotary.scores(some, centre, first_position + start, min(WAVE_TOKENS, tokens - start))
             for start in range(0, tokens, WAVE_TOKENS)
         ]
-        bias = torch.cat(blocks, -1)
-        parts.append(native_attention.decode_attention(native, some, pages, layer, first_position, bias))
+        parts.append(path(coded, pages, layer, first_position, torch.cat(blocks, -1)))
     return Partial(torch.cat([part.out for part in parts], 1), torch.cat([part.lse for part in parts], 1))
-
-
-def _centre_scores(
-    query: Tensor, layer: LayerFormat, centre: Tensor, first_position: int, start: int, count: int
-) -> Tensor:
-    """Scores of a centre that positions turn, at `count` tokens of the pages from token `start` on, [KV, N, count]."""
-    assert layer.rotary is not None
-    return layer.rotary.scores(query, centre, first_position + start, count)
-
-
-def _rotated(layer: LayerFormat, pages: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Both streams in their rotated basis, float32 [KV, tokens, size]."""
-    first, second = (
-        stream.dequantise(part, layer.tokens).transpose(0, 1).flatten(1, 2)
-        for stream, part in zip(layer.streams, layer.split(pages), strict=True)
-    )
-    return first, second
-
-
-def _softmax(scores: Tensor, values: Tensor, mask: Tensor | None) -> Partial:
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    lse = torch.logsumexp(scores, -1)
-    weights = torch.exp(scores - lse.clamp(min=torch.finfo(torch.float32).min)[..., None])
-    return Partial(weights @ values, lse)

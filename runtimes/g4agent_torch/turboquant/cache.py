@@ -16,9 +16,9 @@ from transformers.cache_utils import CacheLayerMixin
 
 from g4agent_torch.attention import causal_mask, packed_sdpa
 from g4agent_torch.kv import Span, extended
-from g4agent_torch.turboquant.attention import decode_attention, dense_attention, merge
+from g4agent_torch.turboquant.attention import decode_attention, dense_attention
 from g4agent_torch.turboquant.formats import LayerFormat
-from g4agent_torch.turboquant.partial import Partial
+from g4agent_torch.turboquant.partial import Partial, merged
 from g4agent_torch.turboquant.slabs import in_huge_pages
 
 PAGED: Final = "g4agent_paged"
@@ -139,7 +139,7 @@ class PagedLayer(CacheLayerMixin):
             assert self.sinks is not None
             parts.append(dense_attention(packed, self.sinks[0][0], self.sinks[1][0]))
             parts.append(decode_attention(packed, self.pages[:pages], self.format, SINKS, self.centre))
-        return merge(parts).reshape(heads, count, size).to(query.dtype)
+        return merged(parts).out.reshape(heads, count, size).to(query.dtype)
 
 
 def paged_attention(

@@ -14,8 +14,8 @@ Units and segments
         2.5    pair 5 bit (d − 32)     pair 4 bit (32)           5 d / 16
         2      pair 4 bit (d − 32)     pair 3 bit (32)           d / 4
 
-    The rates that users choose are 4, 3.5 and 2.5. Values that are kept alone have that rate; else keys and values make it
-    together: 4 and 4, 4 and 3, or 3 and 2; and at 4, where keys need more, 5 and 3.
+    The rates that users choose are 4, 3.5 and 2.5. Values that are kept alone have that rate; else keys and values
+    make it together: 4 and 4, 4 and 3, or 3 and 2; and at 4, where keys need more, 5 and 3.
 
     Decoded coordinate = scale · level, with the level from the codebook of the segment (`codebooks.py`, float32, unit
     variance), in the rotated basis. A rate of whole bits without a tail (`Codec.plain`) exists for measurements only.

@@ -2,8 +2,8 @@
 
 `cpp/` holds the kernel, without torch and behind a C interface. A wheel built where there was a compiler holds it as a
 library; otherwise it is compiled at first use, once, into the user's cache folder; and where there is no compiler
-either, all runs in plain PyTorch. `G4AGENT_KV_KERNEL` chooses: `auto`, `avx512`, `avx2`, `portable`, `torch`, or
-`triton` (`gpu/`).
+either, all runs in plain PyTorch. `G4AGENT_KV_KERNEL` chooses: `auto`, `avx512`, `avx2`, `portable`, `torch`,
+`reference` (PyTorch in float32, exact and slow), or `triton` (`gpu/`).
 
 This module imports no torch.
 """
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 BODIES: Final = ("portable", "avx2", "avx512")
 """Bodies of the kernel, slowest first, as it numbers them. `avx512` needs VNNI and VBMI (Ice Lake, Zen 4)."""
+CHOICES: Final = ("auto", *BODIES, "torch", "reference", "triton")
 VARIABLE: Final = "G4AGENT_KV_KERNEL"
 
 
@@ -95,7 +96,7 @@ def kernel() -> Kernel | None:
         ConfigError: `G4AGENT_KV_KERNEL` names a body that cannot run here, or none at all.
     """
     body = asked()
-    return None if body in ("torch", "triton") else _load(body)
+    return _load(body) if body in ("auto", *BODIES) else None
 
 
 @cache
@@ -125,7 +126,7 @@ def examine() -> Finding:
 
     subject = "compressed KV"
     try:
-        if asked() in ("torch", "triton"):
+        if asked() not in ("auto", *BODIES):
             return Finding(subject, "ok", f"attention in plain PyTorch, as {VARIABLE} says")
         if _found() is not None and (loaded := kernel()) is not None:
             return Finding(subject, "ok", f"attention by the {loaded.body} kernel, {loaded.file}")
@@ -143,8 +144,8 @@ def asked() -> str:
         ConfigError: It names no kernel.
     """
     name = os.environ.get(VARIABLE) or "auto"
-    if name not in ("auto", "torch", "triton", *BODIES):
-        raise ConfigError(f"{VARIABLE}={name} is no kernel.", hint=f"Use auto, torch, triton, {', '.join(BODIES)}.")
+    if name not in CHOICES:
+        raise ConfigError(f"{VARIABLE}={name} is no kernel.", hint=f"Use {', '.join(CHOICES)}.")
     return name
 
 

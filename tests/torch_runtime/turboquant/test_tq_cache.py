@@ -17,7 +17,7 @@ LENGTH = 600
 @pytest.fixture(autouse=True)
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plain PyTorch, which has no rounding of its own; `test_tq_native.py` compares the kernels with it."""
-    monkeypatch.setenv("G4AGENT_KV_KERNEL", "torch")
+    monkeypatch.setenv("G4AGENT_KV_KERNEL", "reference")
 
 
 def inputs(shared: ValueOnly | None) -> tuple[Tensor, Tensor, Tensor]:
