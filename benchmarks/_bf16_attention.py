@@ -83,7 +83,8 @@ def packed(keys: Tensor, values: Tensor) -> Tensor:
     """Keys and values bfloat16 [KV, T, D] as the kernel's stream, bfloat16 [KV, T / 128, 2, 128 · D], in huge pages."""
     heads, tokens, size = keys.shape
     blocks = tokens // BLOCK
-    memory = mmap.mmap(-1, 2 * keys.numel() * keys.element_size())
+    private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # shared memory has no huge pages
+    memory = mmap.mmap(-1, 2 * keys.numel() * keys.element_size(), flags=private)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     stream = torch.frombuffer(memory, dtype=torch.bfloat16).view(heads, blocks, 2, BLOCK * size)

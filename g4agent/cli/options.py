@@ -61,7 +61,8 @@ KvSlidingBits = Annotated[
     str | None, typer.Option("--kv-sliding-bits", help="16 or 8: bits per number of the sliding layers' windows.")
 ]
 HeadBits = Annotated[
-    str | None, typer.Option("--head-bits", help="16 or 4: bits per weight that find the likely tokens, on a CPU.")
+    str | None,
+    typer.Option("--head-bits", help="16, or 4 with AVX-512: bits per weight that find the likely tokens."),
 ]
 KvMemory = Annotated[
     float | None, typer.Option("--kv-memory", metavar="GB", min=0.001, help="Memory that keys and values may take.")

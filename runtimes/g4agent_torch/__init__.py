@@ -49,8 +49,9 @@ def load(
         kv_bits: Bits per number that full-attention layers keep of old keys and values, everything counted: `4`, `3.5`,
             `2.5`, or `16` for the precision of the weights.
         kv_sliding_bits: The same for the windows of sliding layers: `16`, or `8`, a byte each and a scale per vector.
-        head_bits: Bits per weight from which the output head finds the likely tokens: `16`, or on a CPU `4`, which is
-            quicker; the likely ones are then scored from the weights themselves, all others from their 4 bits.
+        head_bits: Bits per weight from which the output head finds the likely tokens: `16`, or on a CPU with AVX-512
+            `4`, which is quicker; the 1,024 likeliest are then scored from the weights themselves, all others from
+            their 4 bits, also where a grammar allows no likely one.
         kv_memory: Bytes that the keys and values of all sessions may take. A context that would not fit is cut to one
             that does; and where several sessions don't fit together, those that wait are put on disk.
         kv_disk: Bytes that the pages of stored sessions may take on disk; the longest unused go first. 0 keeps none.

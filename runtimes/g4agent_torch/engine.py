@@ -38,7 +38,7 @@ class Turns:
     """Lets engines over the same weights work one after the other, in the order they ask: token by token.
 
     The queue belongs to an event loop. Engines in different loops stay correct (they share nothing but weights that no
-    one writes), they only are not queued.
+    one writes), they only are not queued; where `one_token.py` is at work, their passes wait for one another.
     """
 
     def __init__(self) -> None:

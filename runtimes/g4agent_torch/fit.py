@@ -50,7 +50,8 @@ def fit(
         str, typer.Option("--kv-sliding-bits", help="16 or 8: bits per number of sliding windows.")
     ] = "16",
     head_bits: Annotated[
-        str, typer.Option("--head-bits", help="16 or 4: bits per weight that find the likely tokens, on a CPU.")
+        str,
+        typer.Option("--head-bits", help="16, or 4 with AVX-512: bits per weight that find the likely tokens."),
     ] = "16",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

@@ -21,7 +21,7 @@ HEAD_BITS: Final = ("16", "4")
 HEAD_GROUP: Final = 32
 """Weights of a row that share two scales in a head of 4 bits."""
 HEAD_ROWS: Final = 16
-"""Its rows are a multiple of."""
+"""What the number of its rows is rounded up to a multiple of."""
 SCALE_BYTES: Final = 2
 """Of a vector in 8 bits."""
 PAGE_TOKENS: Final = 128

@@ -1,13 +1,14 @@
 """How a pass of one token multiplies on a CPU: by the kernel that reads bfloat16 weights at the speed of memory.
 
 Such a pass reads each weight once and computes next to nothing. oneDNN, torch's choice for bfloat16 on x86, rearranges
-the weights for larger products first and takes twice the time; torch's own product of a matrix and a vector, which
-runs where oneDNN is switched off, does not. Both add up in float32 and round once, and need no second copy.
+the weights for larger products first, which with AVX-512 takes twice the time; torch's own product of a matrix and a
+vector, which runs where oneDNN is switched off, does not. Both add up in float32 and round once, and need no second
+copy. With AVX2 both take the same time, and without it torch's own takes longer.
 """
 
 from __future__ import annotations
 
-import platform
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,18 +16,21 @@ from typing import Any, Final
 
 import torch
 
-_ONE_AT_A_TIME: Final = threading.Lock()
+_onednn: Any = torch.backends.mkldnn
+_switch: Any = torch._C._set_mkldnn_enabled
+"""Works where `torch.backends.disable_global_flags` forbids the public way, and leaves other settings alone."""
+_CHOSEN: Final[bool] = _onednn.enabled
+"""Whether oneDNN was on when this was loaded. Each pass sets it anew: who else switches it may have saved, and so
+brings back, the state within a pass."""
+_one_at_a_time = threading.Lock()
 """The switch is one for the whole process, and without oneDNN a pass of many tokens takes ten times as long: no pass of
 another model may see it off."""
 
 
-_onednn: Any = torch.backends.mkldnn
-
-
 def reads_faster_alone(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether passes of one token gain. Float32 does not go through oneDNN; processors other than x86 were not
+    """Whether passes of one token gain. Float32 does not go through oneDNN; on processors other than x86 nothing was
     measured."""
-    return device.type == "cpu" and dtype == torch.bfloat16 and platform.machine() in ("x86_64", "AMD64")
+    return device.type == "cpu" and dtype == torch.bfloat16 and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 @contextmanager
@@ -35,10 +39,22 @@ def pass_of(tokens: int) -> Iterator[None]:
 
     What runs elsewhere in the process during a pass of one token, and is not ours, takes torch's own kernels too.
     """
-    with _ONE_AT_A_TIME:
+    with _one_at_a_time:
         before = _onednn.enabled
-        _onednn.enabled = before and tokens > 1
+        _switch(_CHOSEN and tokens > 1)
         try:
             yield
         finally:
-            _onednn.enabled = before
+            _switch(before)
+
+
+def _after_fork() -> None:
+    """The child has no thread that could be within a pass, but copies of the lock and the switch as they were."""
+    global _one_at_a_time
+    if _one_at_a_time.locked():
+        _switch(_CHOSEN)
+    _one_at_a_time = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -38,6 +38,11 @@ def check(bits: str, device: torch.device, shape: Shape) -> None:
             f"An output head in {bits} bits runs on a CPU only, not on {device}.",
             hint="Use head_bits=16 or device=cpu.",
         )
+    if torch.backends.cpu.get_cpu_capability() != "AVX512":
+        raise ConfigError(
+            "An output head in 4 bits is quicker on processors with AVX-512 only; here it would be slower.",
+            hint="Use head_bits=16.",
+        )
     if (hidden := shape.config["hidden_size"]) % HEAD_GROUP:
         raise ConfigError(
             f"The output head cannot be coded: its {hidden} columns are no multiple of {HEAD_GROUP}.",

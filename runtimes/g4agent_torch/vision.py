@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections import OrderedDict
+from contextlib import nullcontext
 from typing import Any, Final, Self
 
 import torch
@@ -14,9 +15,12 @@ from transformers import PreTrainedModel
 from g4agent.errors import ImageError
 from g4agent.gemma4.soft_tokens import SPELLED
 from g4agent.image import Image, ImageKey
+from g4agent_torch.one_token import pass_of
 
 MAX_PIXELS: Final = 80_000_000
 """Of an image: a small file can hold an enormous picture."""
+MANY: Final = 2
+"""Tokens of a pass that is one of many, to `pass_of`."""
 KEPT: Final = 8
 """Images whose vectors are kept for the next session or pass that shows them."""
 
@@ -69,9 +73,9 @@ class Vision:
                 self._vectors.move_to_end(image.key)
                 return self._vectors[image.key]
         inputs = self.processed(image)
-        features = self._model.get_image_features(
-            inputs["pixel_values"].to(self._device), inputs["image_position_ids"].to(self._device), return_dict=True
-        )
+        pixels, places = (inputs[name].to(self._device) for name in ("pixel_values", "image_position_ids"))
+        with pass_of(MANY) if self._device.type == "cpu" else nullcontext():
+            features = self._model.get_image_features(pixels, places, return_dict=True)
         vectors: Tensor = features.pooler_output[0]
         with self._lock:
             self._vectors[image.key] = vectors

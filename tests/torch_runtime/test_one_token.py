@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import platform
+import os
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -22,7 +24,7 @@ onednn: Any = torch.backends.mkldnn
 @pytest.fixture(autouse=True)
 def x86(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on the processors where the kernel is used, wherever the tests run."""
-    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(7, 32), (1003, 640), (4099, 192)])
@@ -81,22 +83,38 @@ def test_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reads_faster_alone(torch.device("cpu"), torch.bfloat16)
     assert not reads_faster_alone(torch.device("cuda"), torch.bfloat16)
     assert not reads_faster_alone(torch.device("cpu"), torch.float32)
-    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     assert not reads_faster_alone(torch.device("cpu"), torch.bfloat16)
 
 
 @pytest.mark.parametrize("chosen", [True, False])
 def test_the_switch_goes_back_to_what_it_was(chosen: bool) -> None:
-    """Also after an error; and a user who has oneDNN off keeps it off."""
+    """Also after an error. Someone who saved it within a pass of one token and brings it back leaves it off: prompts
+    must not suffer for it."""
     onednn.enabled = chosen
     try:
         for tokens in (1, 2):
             with pytest.raises(MemoryError), pass_of(tokens):
-                assert onednn.enabled == (chosen and tokens == 2)
+                assert onednn.enabled == (tokens == 2)
                 raise MemoryError
             assert onednn.enabled == chosen
     finally:
         onednn.enabled = True
+
+
+def test_frozen_flags_do_not_stop_a_pass() -> None:
+    program = "import torch; from g4agent_torch.one_token import pass_of; torch.backends.disable_global_flags()"
+    subprocess.run([sys.executable, "-c", f"{program}\nfor n in (1, 2):\n  with pass_of(n): pass"], check=True)
+
+
+def test_a_child_that_is_forked_within_a_pass_can_compute() -> None:
+    """The lock would be held for ever by a thread that the child has not."""
+    with pass_of(1):
+        child = os.fork()
+        if child == 0:
+            with pass_of(2):
+                os._exit(0 if onednn.enabled else 1)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_pass_of_many_tokens_waits_for_the_switch() -> None:

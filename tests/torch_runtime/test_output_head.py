@@ -18,6 +18,13 @@ from g4agent_torch.kv import DenseKVStore
 from g4agent_torch.memory import OFFICIAL, Shape
 from g4agent_torch.output_head import BEST, BLOCK_ROWS, ScreenedHead, check
 
+
+@pytest.fixture(autouse=True)
+def avx512(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on the processors where it is allowed, wherever the tests run."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+
+
 SHAPE = OFFICIAL["google/gemma-4-E2B-it"]
 CPU = torch.device("cpu")
 
@@ -85,7 +92,7 @@ async def test_sessions_run_with_it() -> None:
     assert said[0] == said[1]
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="'8' bits"):
         load("nano", head_bits="8")
     with pytest.raises(ConfigError, match="CPU only") as refused:
@@ -95,6 +102,9 @@ def test_what_cannot_be_is_refused() -> None:
         check("4", CPU, Shape({"hidden_size": 40}, ()))
     check("4", CPU, SHAPE)
     check("16", torch.device("cuda"), SHAPE)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    with pytest.raises(ConfigError, match="AVX-512"):
+        check("4", CPU, SHAPE)
 
 
 def test_fit_and_the_command_line_know_it(monkeypatch: pytest.MonkeyPatch) -> None:

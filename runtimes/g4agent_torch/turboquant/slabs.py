@@ -1,13 +1,14 @@
 """Where pages lie in memory: side by side in the system's huge pages, which spare the processor page-table walks.
 
-A page of codes is a tenth of a huge page. Each keeps a storage of its own: when it dies, its slot is free again, and
-a slab without pages goes back to the system.
+A page of codes is a tenth of a huge page. Each keeps a storage of its own: when it dies, its slot is for the next page
+of its size. Memory goes back to the system when a whole slab has no pages.
 """
 
 from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import threading
 import weakref
 from collections import deque
@@ -31,7 +32,9 @@ class Slab:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._memory = mmap.mmap(-1, SLAB + HUGE)
+        self._memory = mmap.mmap(
+            -1, SLAB + HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        )  # shared has no huge ones
         self._memory.madvise(mmap.MADV_HUGEPAGE)
         start = -ctypes.addressof(ctypes.c_byte.from_buffer(self._memory)) % HUGE
         self.free = deque(range(start, start + SLAB - size + 1, size))
@@ -49,7 +52,7 @@ def _give_back(slab: Slab, offset: int) -> None:
 
 
 _slabs: list[weakref.ref[Slab]] = []
-_lock: Final = threading.Lock()
+_lock = threading.Lock()
 _has_huge_pages = hasattr(mmap, "MADV_HUGEPAGE")
 
 
@@ -66,6 +69,16 @@ def in_huge_pages(page: Tensor) -> Tensor:
             _has_huge_pages = False
             return page
     return slab.page(offset).copy_(page)
+
+
+def _after_fork() -> None:
+    """A child's copy of the lock may be held by a thread that it does not have."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _slot(size: int) -> tuple[Slab, int]:

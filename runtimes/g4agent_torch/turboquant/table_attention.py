@@ -15,9 +15,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from g4agent_torch.turboquant.codec import Codec
+from g4agent_torch.turboquant.codec import SCALE_BYTES, Codec
 from g4agent_torch.turboquant.formats import LayerFormat, ValueOnly
-from g4agent_torch.turboquant.layout import PAGE_TOKENS, Order
+from g4agent_torch.turboquant.layout import PAGE_TOKENS
 from g4agent_torch.turboquant.lookup import Lookup
 from g4agent_torch.turboquant.partial import Partial, merged, softmax
 from g4agent_torch.turboquant.reference_attention import unrotated
@@ -48,7 +48,7 @@ def decode_attention(
         some, token = pages[start : start + at_once], start * layer.tokens
         packed = torch.stack(some, out=held[: len(some)]).unflatten(1, (layer.heads, -1))
         streams = packed.split([stream.stream_bytes(layer.tokens) for stream in layer.streams], -1)
-        keys, values = (_Stream(*pair) for pair in zip(layer.streams, streams, strict=True))
+        keys, values = (_Stream(*parts) for parts in zip(layer.streams, streams, ("first", "second"), strict=True))
         scores = keys.scores(rotated)
         if shared is not None:
             scores += _rotary_scores(query[..., shared.rotary], values, shared, first_position + token)
@@ -62,41 +62,32 @@ def decode_attention(
 
 
 class _Stream:
-    """One stream of a block of pages.
+    """One stream of a block of pages, decoded.
 
     Args:
         codec: The stream's.
         packed: Uint8 [pages, KV, stream_bytes].
+        name: Of the memory for its levels.
     """
 
-    def __init__(self, codec: Codec, packed: Tensor) -> None:
-        *self._parts, scales = packed.split(list(codec.part_bytes(PAGE_TOKENS)), -1)
-        self.codec = codec
+    def __init__(self, codec: Codec, packed: Tensor, name: str) -> None:
+        codes, scales = packed.tensor_split([-PAGE_TOKENS * SCALE_BYTES], -1)
+        self.codec, self._lookup = codec, _lookup(codec, precision())
+        self._levels = self._lookup.levels(codes, name)
         self.scales = scales.contiguous().view(torch.float16).transpose(0, 1).flatten(1).float()[:, None]
         """Float32 [KV, 1, T]."""
 
     def scores(self, query: Tensor) -> Tensor:
         """Scores of the keys for queries [KV, N, d] in the rotated basis, float32 [KV, N, T]."""
-        pieces = query.to(precision()).split([segment.size for segment in self.codec.segments], -1)
-        products = [
-            lookup.scores(piece, part)
-            for lookup, piece, part in zip(_lookups(self.codec, precision()), pieces, self._parts, strict=True)
-        ]
-        total: Tensor = torch.stack(products).sum(0, dtype=torch.float32) * self.scales
-        return total
+        return self._lookup.scores(query.to(precision()), self._levels) * self.scales
 
-    def levels(self) -> Tensor:
-        """Vectors in KEY order without their scales, [KV, T, d]."""
-        pairs = zip(_lookups(self.codec, precision()), self._parts, strict=True)
-        return torch.cat([lookup.levels(part).clone() for lookup, part in pairs], -1)
+    def vectors(self) -> Tensor:
+        """Vectors without their scales, [KV, T, d]."""
+        return self._lookup.vectors(self._levels, len(self.scales))
 
     def sums(self, weights: Tensor) -> Tensor:
         """Sums of the values by weights [KV, N, T], in the rotated basis, float32 [KV, N, d]."""
-        scaled = (weights * self.scales).to(precision())
-        pairs = zip(_lookups(self.codec, precision()), self._parts, strict=True)
-        if self.codec.order is Order.KEY:
-            return torch.cat([lookup.key_order_sums(scaled, part) for lookup, part in pairs], -1).float()
-        return torch.cat([lookup.value_order_sums(scaled, part) for lookup, part in pairs], -1).float()
+        return self._lookup.sums((weights * self.scales).to(precision()), self._levels).float()
 
 
 def _rotary_scores(query: Tensor, values: _Stream, shared: ValueOnly, first_position: int) -> Tensor:
@@ -106,7 +97,7 @@ def _rotary_scores(query: Tensor, values: _Stream, shared: ValueOnly, first_posi
     q2 are the turned query's first and second members of pairs: one table of cosines and sines does for every block.
     """
     waves = _waves(shared, values.codec)
-    keys = values.levels() @ waves.basis
+    keys = values.vectors() @ waves.basis
     at_start = turned(query, -first_position * shared.frequencies.double()).to(keys.dtype)
     first, second = at_start.chunk(2, -1)
     across = torch.cat([second, -first], -1)
@@ -140,8 +131,8 @@ def _waves(shared: ValueOnly, codec: Codec) -> _Waves:
 
 
 @cache
-def _lookups(codec: Codec, dtype: torch.dtype) -> tuple[Lookup, ...]:
-    return tuple(Lookup(segment, codec.order, dtype) for segment in codec.segments)
+def _lookup(codec: Codec, dtype: torch.dtype) -> Lookup:
+    return Lookup(codec, dtype)
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import mmap
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,13 +44,29 @@ def test_pages_keep_their_bytes_and_share_slabs() -> None:
     assert living() == -(-130 // (SLAB // PAGE))
 
 
-def test_slabs_are_whole_huge_pages_that_the_system_is_asked_for() -> None:
+def test_slabs_lie_in_huge_pages() -> None:
+    """The system takes the wish for shared memory, too, and gives it small pages."""
     first = in_huge_pages(page(0))
     assert first.data_ptr() % HUGE == 0
     smaps = Path("/proc/self/smaps").read_text().splitlines()
     start = next(i for i, line in enumerate(smaps) if _covers(line, first.data_ptr()))
-    flags = next(line for line in smaps[start:] if line.startswith("VmFlags:"))
-    assert "hg" in flags.split()
+    about = {line.split()[0]: line.split()[1:] for line in smaps[start + 1 : start + 30]}
+    assert smaps[start].split()[1] == "rw-p" and "hg" in about["VmFlags:"]
+    if "[never]" not in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text():
+        assert about["THPeligible:"] == ["1"]
+
+
+def test_a_forked_child_has_pages_of_its_own() -> None:
+    """Both would take the same slot next; in shared memory each would read the other's page."""
+    kept = in_huge_pages(page(0))
+    child = os.fork()
+    if child == 0:
+        kept.fill_(1)
+        mine = [in_huge_pages(page(i)) for i in range(1, 4)]
+        os._exit(0 if all(torch.equal(copy, page(i)) for i, copy in enumerate(mine, 1)) else 1)
+    later = [in_huge_pages(page(i)) for i in range(4, 7)]
+    assert os.waitpid(child, 0)[1] == 0
+    assert torch.equal(kept, page(0)) and all(torch.equal(copy, page(i)) for i, copy in enumerate(later, 4))
 
 
 def _covers(line: str, address: int) -> bool:
