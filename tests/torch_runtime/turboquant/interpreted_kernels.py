@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from g4agent_torch.turboquant.cache import SINKS, PagedLayer
 from g4agent_torch.turboquant.codec import RATES
 from g4agent_torch.turboquant.formats import LayerFormat
 from g4agent_torch.turboquant.gpu.decode_attention import decode_attention as triton_attention
+from g4agent_torch.turboquant.gpu.decode_attention import supports
 from g4agent_torch.turboquant.gpu.encode import encode
 
 SHAPES = {
@@ -35,6 +35,8 @@ SHAPES = {
     "31B, keys too": (2, 512, 8, 0, 2),
     "odd groups, small rotary part": (3, 128, 13, 16, 3),
     "smallest": (1, 32, 1, 0, 1),
+    "12 · 2^k": (1, 96, 3, 0, 2),
+    "fine keys": (1, 64, 4, 0, 2),
 }
 """KV heads, head size, queries per KV head, rotary pairs of a value-only layer, pages."""
 ENCODED = {
@@ -52,26 +54,31 @@ QUICK_ATTENTION = [
     ("Gemma 4 E4B", "2.5"),
     ("Gemma 4 31B", "4"),
     ("odd groups, small rotary part", "3.5"),
+    ("odd groups, small rotary part", "2.5"),
     ("smallest", "2.5"),
+    ("12 · 2^k", "3.5"),
+    ("fine keys", "4"),
 ]
 QUICK_ENCODED = [
     ("value only", "3.5"),
     ("two heads", "4"),
+    ("two heads", "3.5"),
     ("fine keys", "4"),
     ("fine keys", "2.5"),
     ("12 · 2^k", "2.5"),
 ]
 
 
-def layer_of(heads: int, size: int, pairs: int, rate: str) -> LayerFormat:
-    return LayerFormat(heads, size, rate, value_only(size, pairs) if pairs else None)
+def layer_of(heads: int, size: int, pairs: int, rate: str, fine_keys: bool = False) -> LayerFormat:
+    return LayerFormat(heads, size, rate, value_only(size, pairs) if pairs else None, fine_keys=fine_keys)
 
 
 def attention(shape: str, rate: str) -> dict[str, float]:
     """Errors with exact products and with those of tensor cores."""
     heads, size, rows, pairs, pages = SHAPES[shape]
     generator = torch.Generator().manual_seed(0)
-    layer = layer_of(heads, size, pairs, rate)
+    layer = layer_of(heads, size, pairs, rate, shape == "fine keys")
+    assert supports(layer)
     keys, values = torch.randn(2, pages, heads, 128, size, generator=generator)
     if not pairs:
         values *= 10 ** torch.randn(pages, heads, 128, 1, generator=generator)  # of all sizes: halves must not overflow
@@ -95,9 +102,7 @@ def different_bytes(case: str, rate: str) -> int:
         x[0, 5] = torch.eye(size)[7]
         x[0, 6] *= 1e-3
         x[0, 7] *= 3e4
-    layer = layer_of(heads, size, pairs, rate)
-    if case == "fine keys":
-        layer = replace(layer, fine_keys=True)
+    layer = layer_of(heads, size, pairs, rate, case == "fine keys")
     return int((layer.encode(keys, values) != encode(keys, values, layer)).sum())
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import torch
 
-from g4agent_torch.turboquant.codec import Scale
+from g4agent_torch.turboquant.codec import Codec, Scale
 from g4agent_torch.turboquant.formats import LayerFormat
 from g4agent_torch.turboquant.gpu import encode
 from g4agent_torch.turboquant.gpu.decode_attention import REDUCED
@@ -51,7 +51,7 @@ def attention(layer: LayerFormat, rows: int, capability: int = HOPPER) -> Resour
 
     made = plan(layer, rows, torch.float16)
     kernel = separate_kernel if layer.value_only is None else value_only_kernel
-    types = dict.fromkeys(("main_levels", "tail_levels"), "*i32") | dict.fromkeys(HALVES, "*fp16")
+    types = {name: "*i32" for name in kernel.arg_names if name.endswith("_levels")} | dict.fromkeys(HALVES, "*fp16")
     return _compile(kernel, types, made.constants, made.options, capability)
 
 
@@ -64,10 +64,14 @@ def reducing(size: int, splits: int, capability: int = HOPPER) -> Resources:
 
 
 def encoding(layer: LayerFormat, capability: int = HOPPER) -> list[Resources]:
-    """The kernels that encode a layer's first stream."""
+    """The kernels that encode a layer's streams, of each the main segment."""
+    return [resources for stream in layer.streams for resources in _encoding(stream, layer, capability)]
+
+
+def _encoding(stream: Codec, layer: LayerFormat, capability: int) -> list[Resources]:
     from g4agent_torch.turboquant.gpu.kernels import encode as kernels
 
-    stream, block = layer.streams[0], {"BLOCK": encode.BLOCK}
+    block = {"BLOCK": encode.BLOCK}
     size, page = stream.size, {"PAGE": layer.tokens, "HEAD_BYTES": layer.head_bytes}
     single = size & (size - 1) == 0
     main, tail = stream.segments[0], stream.segments[-1]

@@ -55,10 +55,12 @@ _ropes: WeakKeyDictionary[ValueOnly, dict[tuple[torch.device, torch.dtype], _Rop
 
 
 def supports(layer: LayerFormat) -> bool:
-    """Whether the kernels can read this layer's pages."""
-    if layer.value_only is not None and layer.streams[1].size not in ROTARY_SIZES:
-        return False
-    return layer.rates[0] == layer.rates[1] and layer.tokens == PAGE_TOKENS
+    """Whether the kernels can read this layer's pages: at any rates, but not with a centre that positions turn.
+
+    Such a centre comes with a call, not with a layer, so `attention.py` keeps those calls to itself.
+    """
+    rebuilds = layer.value_only is None or layer.streams[1].size in ROTARY_SIZES
+    return rebuilds and layer.tokens == PAGE_TOKENS
 
 
 def decode_attention(
@@ -111,16 +113,17 @@ def _attend(
     parts = torch.empty(splits, heads, rows, size, device=device)
     lses = torch.empty(splits, heads, rows, device=device)
     grid = (splits, heads, -(-rows // made.rows))
-    table, main_tail = _addresses(pages, layer), pair_tables(layer.rate, kind, device)
+    table, levels = _addresses(pages, layer), pair_tables(layer.rates[0], kind, device)
     constants = {**made.constants, **made.options}
     coded = query.to(kind).contiguous()
     if turned is None:
-        separate_kernel[grid](table, coded, *main_tail, parts, lses, len(pages), rows, **constants)
+        of_values = pair_tables(layer.rates[1], kind, device)
+        separate_kernel[grid](table, coded, *levels, *of_values, parts, lses, len(pages), rows, **constants)
     else:
         rope = _rope(layer, first_position, len(pages), device, kind)
         ropes = rope.basis, rope.within, rope.starts
         value_only_kernel[grid](
-            table, coded, turned.contiguous(), *main_tail, *ropes, parts, lses, len(pages), rows, **constants
+            table, coded, turned.contiguous(), *levels, *ropes, parts, lses, len(pages), rows, **constants
         )
     return _reduce(parts, lses)
 

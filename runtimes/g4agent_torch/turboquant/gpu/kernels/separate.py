@@ -65,7 +65,7 @@ def add_values(
 
 @triton.jit
 def separate_kernel(
-    table, query, main_levels, tail_levels, out, lse, pages, rows_total,
+    table, query, main_key_levels, tail_key_levels, main_value_levels, tail_value_levels, out, lse, pages, rows_total,
     KEYS: tl.constexpr, VALUES: tl.constexpr, KEY_SCALES: tl.constexpr, VALUE_SCALES: tl.constexpr,
     HEAD_BYTES: tl.constexpr, SIZE: tl.constexpr, SUMS: tl.constexpr,
     ROWS: tl.constexpr, COUNT: tl.constexpr, PAGE: tl.constexpr, TILE: tl.constexpr, TYPE: tl.constexpr,
@@ -75,7 +75,7 @@ def separate_kernel(
     Args:
         table: Addresses of the pages, int64 [pages].
         query: TYPE [KV, N, SIZE], rotated as keys are, times log2 e.
-        main_levels: Levels of pair codes, see `pair_levels`; so `tail_levels`.
+        main_key_levels: Levels of pair codes, see `pair_levels`; not read for scalar ones. So the three that follow.
         out: Float32 [splits, KV, N, SIZE], rotated as values are.
         lse: Float32 [splits, KV, N], base 2.
         pages: How many.
@@ -99,8 +99,8 @@ def separate_kernel(
         page = tl.multiple_of(page, 16)
         block = number % tiles * (TILE // 32)
         scores = tl.zeros((TILE // 2, ROWS), tl.float32), tl.zeros((TILE // 2, ROWS), tl.float32)
-        scores = add_scores(scores, page, block, KEYS[0], main_levels, query, rows, SIZE, seen, COUNT, TILE, TYPE)
-        scores = add_scores(scores, page, block, KEYS[1], tail_levels, query, rows, SIZE, seen, 16, TILE, TYPE)
+        scores = add_scores(scores, page, block, KEYS[0], main_key_levels, query, rows, SIZE, seen, COUNT, TILE, TYPE)
+        scores = add_scores(scores, page, block, KEYS[1], tail_key_levels, query, rows, SIZE, seen, 16, TILE, TYPE)
         low_scale, high_scale = load_scales(page, block, KEY_SCALES, TILE)
         scores = scores[0] * low_scale[:, None], scores[1] * high_scale[:, None]
         weights, best, total, shrink = soften(scores, best, total)
@@ -110,8 +110,9 @@ def separate_kernel(
         unit = larger
         low = (weights[0] * (low_scale / unit)[:, None]).to(TYPE)
         high = (weights[1] * (high_scale / unit)[:, None]).to(TYPE)
-        main = add_values(sums, 0, page, block, VALUES[0], main_levels, (low, high), shrink, COUNT, PAGE, TILE, TYPE)
-        tail = add_values(sums, SUMS[0], page, block, VALUES[1], tail_levels, (low, high), shrink, 16, PAGE, TILE, TYPE)
+        both = low, high
+        main = add_values(sums, 0, page, block, VALUES[0], main_value_levels, both, shrink, COUNT, PAGE, TILE, TYPE)
+        tail = add_values(sums, SUMS[0], page, block, VALUES[1], tail_value_levels, both, shrink, 16, PAGE, TILE, TYPE)
         sums = main + tail
     place = (split * heads + head) * rows_total
     factor = unit / total
