@@ -151,7 +151,7 @@ class Lookup:
     def _unpacked(self, packed: Tensor, bits: int, bundles: tuple[int, int]) -> Tensor:
         """A segment, uint8 [pages, KV, bytes] → int32 [8, pages, KV, *bundles, LANES] with a code in the low bits of
         each byte, or [4, ...] with two."""
-        found = packed.unflatten(-1, (*bundles, bits, CODEVEC)).movedim(-2, 0)
+        found: Tensor = packed.unflatten(-1, (*bundles, bits, CODEVEC)).movedim(-2, 0)
         if self._nibbles and bits == 4:
             return found.view(torch.int32)
         words = found.view(torch.int64)

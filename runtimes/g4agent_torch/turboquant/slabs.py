@@ -32,9 +32,8 @@ class Slab:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._memory = mmap.mmap(
-            -1, SLAB + HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        )  # shared has no huge ones
+        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # shared memory has no huge pages
+        self._memory = mmap.mmap(-1, SLAB + HUGE, flags=private)
         self._memory.madvise(mmap.MADV_HUGEPAGE)
         start = -ctypes.addressof(ctypes.c_byte.from_buffer(self._memory)) % HUGE
         self.free = deque(range(start, start + SLAB - size + 1, size))

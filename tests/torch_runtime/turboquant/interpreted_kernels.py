@@ -12,7 +12,7 @@ import sys
 from itertools import product
 from pathlib import Path
 
-os.environ |= {"TRITON_INTERPRET": "1", "G4AGENT_KV_KERNEL": "torch"}
+os.environ |= {"TRITON_INTERPRET": "1", "G4AGENT_KV_KERNEL": "reference"}
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
@@ -116,16 +116,16 @@ def paged(pairs: int) -> float:
     query = torch.randn(8, asked, size, generator=generator) / 8
     keys, values = torch.randn(2, 1, 2, length, size, generator=generator)
     outs: dict[str, Tensor] = {}
-    for choice in ("torch", "triton"):
+    for choice in ("reference", "triton"):
         os.environ["G4AGENT_KV_KERNEL"] = choice
         layer = PagedLayer(layer_of(2, size, pairs, "4"))
         for part in (slice(0, 300), slice(300, length)):
             layer.update(keys[:, :, part], values[:, :, part])
         assert len(layer.pages) == 2
         outs[choice] = layer.attend(query)
-    os.environ["G4AGENT_KV_KERNEL"] = "torch"
-    assert not torch.equal(outs["torch"], outs["triton"]), "the kernels did not run"
-    return error(outs["triton"], outs["torch"])
+    os.environ["G4AGENT_KV_KERNEL"] = "reference"
+    assert not torch.equal(outs["reference"], outs["triton"]), "the kernels did not run"
+    return error(outs["triton"], outs["reference"])
 
 
 def main() -> None:

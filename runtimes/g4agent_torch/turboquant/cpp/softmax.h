@@ -1,0 +1,109 @@
+// Softmax in float32, streaming over chunks of pages; and queries and weights as the bytes that scores and values take.
+
+// Scales of a stream of the chunk, [page][token].
+TARGET static void unpack_scales(const Chunk& chunk, int64_t offset, float* scales) {
+  for (int i = 0; i < chunk.pages * PAGE; i += LANES)
+    storef(scales + i, (F)from_half((const uint16_t*)(chunk.page[i / PAGE] + offset) + i % PAGE));
+}
+
+// What one step of weights times scales in bytes is worth.
+TARGET static float weight_step(const float* weights, const float* scales, int tokens) {
+  F most = floats(1e-30f);
+  for (int i = 0; i < tokens; i += LANES) most = larger(most, loadf(weights + i) * loadf(scales + i));
+  return largest(most) / 255;
+}
+
+FN I weight_bytes(const float* weights, const float* scales, F steps) {
+  return __builtin_convertvector(fused(loadf(weights) * loadf(scales), steps, floats(0.5f)), I);
+}
+
+// For VALUE order: four tokens' weights to a word, p[word][h].
+template <int H>
+TARGET static void pack_weights(const float* weights, const float* scales, int tokens, float step, int h, int32_t* p) {
+  alignas(64) int32_t bytes[LANES];
+  for (int i = 0; i < tokens; i += LANES) {
+    store(bytes, (V)weight_bytes(weights + i, scales + i, floats(1 / step)));
+    for (int j = 0; j < LANES; j += 4)
+      p[(i + j) / 4 * H + h] = bytes[j] | bytes[j + 1] << 8 | bytes[j + 2] << 16 | bytes[j + 3] << 24;
+  }
+}
+
+// For KEY order: see `regroup`.
+template <int H>
+TARGET static void spread_weights(const float* weights, const float* scales, int pages, float step, int h, uint8_t* p) {
+  F steps = floats(1 / step);
+  for (int page = 0; page < pages; page++)
+    for (int half = 0; half < 2; half++)
+      for (int part = 0; part < PARTS; part++) {
+        int at = page * PAGE + half * 16 + part * LANES;
+        I blocks = weight_bytes(weights + at, scales + at, steps);
+#pragma GCC unroll 3
+        for (int block = 1; block < 4; block++)
+          blocks |= weight_bytes(weights + at + block * BLOCK, scales + at + block * BLOCK, steps) << 8 * block;
+        uint8_t* to = p + ((page * 8 + half) * H + h) * ROW + part * W;
+        store(to, spread<0>((V)blocks)), store(to + 2 * H * ROW, spread<1>((V)blocks));
+        store(to + 4 * H * ROW, spread<2>((V)blocks)), store(to + 6 * H * ROW, spread<3>((V)blocks));
+      }
+}
+
+// scores[h][page][token] = or += factor[h] · scale[token] · (sums[h][token] + offset[h])
+template <int H, bool ADD>
+TARGET static void put_scores(const int32_t (*sums)[PAGE], const uint8_t* scales, const float (&factor)[H],
+                              const float (&offset)[H], int page, float (*scores)[CHUNK * PAGE]) {
+  for (int i = 0; i < PAGE; i += LANES) {
+    F scale = (F)from_half((const uint16_t*)scales + i);
+#pragma GCC unroll 8
+    for (int h = 0; h < H; h++) {
+      float* to = scores[h] + page * PAGE + i;
+      F sum = to_float(load(&sums[h][i])) + offset[h], times = scale * factor[h];
+      storef(to, ADD ? fused(sum, times, loadf(to)) : sum * times);
+    }
+  }
+}
+
+// Turns scores into exp(score − maximum) in place; what was summed before shrinks by the returned factor.
+TARGET static float soften(float* scores, int tokens, float& maximum, float& sum) {
+  F most = floats(maximum), added = floats(0);
+  for (int i = 0; i < tokens; i += LANES) most = larger(most, loadf(scores + i));
+  float now = largest(most), shrunk = expf(maximum - now);
+  for (int i = 0; i < tokens; i += LANES) {
+    F x = exponential(loadf(scores + i) - now);
+    storef(scores + i, x);
+    added += x;
+  }
+  maximum = now, sum = sum * shrunk + total(added);
+  return shrunk;
+}
+
+// ---- queries ---------------------------------------------------------------------------------------------------------
+
+// Query bytes as score_keys wants them; step is what one is worth, offset what the shift of the levels adds.
+template <class R, int H>
+static void quantise_query(const float* query, int h, const Stream<R>& at, int32_t* q, float& step, float& offset) {
+  constexpr int D = R::DIMS;
+  float most = 1e-30f;
+  for (int i = 0; i < at.size; i++) most = fmaxf(most, fabsf(query[i]));
+  step = most / 127;
+  int total = 0;
+  int8_t* bytes = (int8_t*)q;
+  for (int i = 0; i < at.size; i++) {
+    int x = (int)lrintf(query[i] / step), unit = i / D;
+    total += x;
+    bytes[((unit / 4 * D + i % D) * H + h) * 4 + unit % 4] = (int8_t)x;
+  }
+  offset = (float)(-LEVEL_OFFSET * total);
+}
+
+// Rotary queries turned back by the angle of a page's first position, q[h][pair]; turned[h] holds first members of
+// pairs, then second.
+template <int H>
+TARGET static void turn_queries(const float* turned, const float* steps, int pairs, const float* cosine,
+                                const float* sine, int32_t* q) {
+  for (int h = 0; h < H; h++)
+    for (int i = 0; i < pairs; i += LANES) {
+      F first = loadf(turned + h * 2 * pairs + i) * (1 / steps[h]), c = loadf(cosine + i);
+      F second = loadf(turned + h * 2 * pairs + pairs + i) * (1 / steps[h]), s = loadf(sine + i);
+      I a = __builtin_convertvector(first * c + second * s, I), b = __builtin_convertvector(second * c - first * s, I);
+      store(q + h * pairs + i, (V)((a & 0xffff) | b << 16));
+    }
+}
