@@ -10,7 +10,8 @@ cache is random: the time does not depend on what is in it.
 fastest way to call it; `enable_gqa` is how transformers calls it for heads of up to 256. Ours reads the packed codes
 (docstring of `g4agent_torch/turboquant/layout.py`) with the kernel that `g4agent doctor` names. 31B keeps V only and
 rebuilds K; `31B K+V` is the same shape with both stored. Our pages lie in the system's huge pages, as in the product
-(`turboquant/slabs.py`); `small pages` is the same cache in memory as it comes.
+(`turboquant/slabs.py`); `small pages` is the same cache in memory as it comes, and `torch` is it read without a
+kernel (`turboquant/table_attention.py`).
 
 PyTorch's kernel is far from what the processor can do, so "times as fast as `sdpa`" is not what compression gains. That
 is in `x bf16`, against `_bf16_attention.cpp`: a kernel as much written for the purpose as ours, over the uncompressed
@@ -19,6 +20,7 @@ cache in an order and memory pages that suit it. It needs a compiler and AVX512_
 
 from __future__ import annotations
 
+import os
 import random
 import statistics
 import sys
@@ -35,6 +37,7 @@ from g4agent_torch.turboquant.attention import decode_attention
 from g4agent_torch.turboquant.cache import SINKS
 from g4agent_torch.turboquant.formats import LayerFormat, ValueOnly
 from g4agent_torch.turboquant.layout import PAGE_TOKENS
+from g4agent_torch.turboquant.native import VARIABLE
 from g4agent_torch.turboquant.slabs import in_huge_pages
 
 TOKENS = (32_768, 131_072)
@@ -42,8 +45,11 @@ RATES = ("4", "3.5")
 SMALL = f"{RATES[0]} bits, small pages"
 DISTINCT_PAGES = 16
 """Pages that are really encoded; the others are copies of them in memory of their own."""
-GQA_PAUSE = 32_768
-"""Tokens up to which `enable_gqa` is measured as well; it takes seconds beyond."""
+TABLES = f"{RATES[0]} bits, torch"
+TABLES_GOAL = 0.8
+"""How many times as fast as `sdpa` it has to be."""
+PAUSE = 32_768
+"""Tokens up to which `enable_gqa` and `torch` are measured as well; the first takes seconds beyond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +98,28 @@ def contenders(shape: Shape, tokens: int) -> dict[str, Callable[[], object]]:
     packed = query[None].bfloat16()
     apart = packed.reshape(1, -1, 1, shape.size)
     runs: dict[str, Callable[[], object]] = {"sdpa": lambda: sdpa(packed, keys, values, scale=1.0)}
-    if tokens <= GQA_PAUSE:
+    if tokens <= PAUSE:
         runs["enable_gqa"] = lambda: sdpa(apart, keys, values, scale=1.0, enable_gqa=True)
     if (bf16 := bf16_attention(packed[0], keys[0], values[0])) is not None:
         runs["bf16 kernel"] = bf16
     runs |= {f"{rate} bits": compressed(shape, rate, tokens, query, in_huge_pages) for rate in RATES}
-    return runs | {SMALL: compressed(shape, RATES[0], tokens, query, torch.Tensor.clone)}
+    runs[SMALL] = compressed(shape, RATES[0], tokens, query, torch.Tensor.clone)
+    return runs | ({TABLES: without_kernel(runs[f"{RATES[0]} bits"])} if tokens <= PAUSE else {})
+
+
+def without_kernel(run: Callable[[], object]) -> Callable[[], object]:
+    def wrapped() -> object:
+        before = os.environ.get(VARIABLE)
+        os.environ[VARIABLE] = "torch"
+        try:
+            return run()
+        finally:
+            if before is None:
+                del os.environ[VARIABLE]
+            else:
+                os.environ[VARIABLE] = before
+
+    return wrapped
 
 
 def measure(shape: Shape, tokens: int, rounds: int) -> dict[str, float]:
@@ -125,11 +147,14 @@ def report(shapes: list[str], lengths: list[int], rounds: int) -> Report:
             }
             for rate in RATES:
                 row[f"{rate} bits ms"] = figures[f"{rate} bits"]
-            row[f"{SMALL} ms"] = figures[SMALL]
+            row |= {f"{SMALL} ms": figures[SMALL], f"{TABLES} ms": figures.get(TABLES)}
             for rate in RATES:
                 row[f"x at {rate}"] = figures["sdpa"] / figures[f"{rate} bits"]
                 share, goal = figures[f"{rate} bits"] / figures["sdpa"], SHAPES[name].goal
                 targets.append(Target(f"{name}, {tokens} tokens, {rate} bits: ms over sdpa's", share, 1 / goal))
+            if TABLES in figures:
+                share = figures[TABLES] / figures["sdpa"]
+                targets.append(Target(f"{name}, {tokens} tokens, {TABLES}: ms over sdpa's", share, 1 / TABLES_GOAL))
             bf16 = figures.get("bf16 kernel")
             for rate in RATES:
                 row[f"x bf16 at {rate}"] = bf16 and bf16 / figures[f"{rate} bits"]

@@ -145,7 +145,7 @@ async def f12_quota(box: Box, host: Host) -> None:
         script = (
             f"i=0; while [ $i -lt 20 ]; do dd if=/dev/zero of={folder}/f$i bs=1M count=16 2>&1 || break; i=$((i+1)); "
         )
-        result = await shell(box, host, script + f"done; du -sm {folder} | cut -f1; rm -f {folder}/f*")
+        result = await shell(box, host, script + f"done; du -cm {folder}/f* | tail -n 1 | cut -f1; rm -f {folder}/f*")
         assert b"No space left" in result.stdout and int(result.stdout.split()[-1]) <= 80
 
 
