@@ -104,3 +104,22 @@ def test_what_all_keys_share_costs_nothing(rate: str) -> None:
         exact = torch.softmax(heads @ keys[0].transpose(1, 2), -1) @ values[0]
         error[name] = (out[:, -1].view(2, 4, 128) - exact).norm() / exact.norm()
     assert error["shifted"] < 1.05 * error["plain"]
+
+
+def test_values_alone_at_4_bits_beat_keys_and_values_at_3_5() -> None:
+    """In fewer bytes than keys and values at 2.5 bits: a key that is rebuilt has the error of its value."""
+    shared = value_only()
+    data = inputs(shared)
+    heads = data[0][:, -1].view(2, 4, 128)
+    exact = torch.softmax(heads @ data[1][0].transpose(1, 2), -1) @ data[2][0]
+    errors, sizes = {}, {}
+    for name, layer in (
+        ("values alone", LayerFormat(2, 128, "4", shared)),
+        ("keys and values", LayerFormat(2, 128, "3.5")),
+        ("as many bytes", LayerFormat(2, 128, "2.5")),
+    ):
+        out = run(PagedLayer(layer), data, LENGTH)[:, -1].view(2, 4, 128)
+        errors[name], sizes[name] = (out - exact).norm() / exact.norm(), layer.page_bytes
+    assert sizes["values alone"] < sizes["as many bytes"] < sizes["keys and values"]
+    assert errors["values alone"] < 0.85 * errors["keys and values"], errors
+    assert errors["values alone"] < 0.5 * errors["as many bytes"], errors
