@@ -48,11 +48,9 @@ def decode_attention(
         first_position: Position of the first page's first token.
         centre: What the keys were encoded without, float32 [KV, 1, D], if anything.
     """
-    turning = centre is not None and layer.rotary is not None
     balanced = query if layer.balance is None else query / layer.balance
     path = _path(query, layer)
-    if turning:
-        assert centre is not None
+    if centre is not None and layer.rotary is not None:
         return _with_turning_centre(path, query, balanced, pages, layer, first_position, centre)
     coded = path(balanced, pages, layer, first_position)
     if centre is None:
