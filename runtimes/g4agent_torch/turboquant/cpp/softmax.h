@@ -13,8 +13,19 @@ TARGET static float weight_step(const float* weights, const float* scales, int t
   return largest(most) / 255;
 }
 
-FN I weight_bytes(const float* weights, const float* scales, F steps) {
-  return __builtin_convertvector(fused(loadf(weights) * loadf(scales), steps, floats(0.5f)), I);
+// Weights that are small beside the largest would all be rounded to nothing. So each is rounded up or down at a limit of
+// its token's own, and their sums stay right.
+struct Limits {
+  alignas(64) float of_token[PAGE];
+  constexpr Limits() : of_token() {
+    for (int i = 0; i < PAGE; i++) of_token[i] = (i * 79 % PAGE + 0.5f) / PAGE;  // neighbours lie a golden section apart
+  }
+};
+static constexpr Limits LIMITS;
+
+FN I weight_bytes(const float* weights, const float* scales, int token, F steps) {
+  F limits = loadf(LIMITS.of_token + token % PAGE);
+  return __builtin_convertvector(fused(loadf(weights + token) * loadf(scales + token), steps, limits), I);
 }
 
 // For VALUE order: four tokens' weights to a word, p[word][h].
@@ -22,7 +33,7 @@ template <int H>
 TARGET static void pack_weights(const float* weights, const float* scales, int tokens, float step, int h, int32_t* p) {
   alignas(64) int32_t bytes[LANES];
   for (int i = 0; i < tokens; i += LANES) {
-    store(bytes, (V)weight_bytes(weights + i, scales + i, floats(1 / step)));
+    store(bytes, (V)weight_bytes(weights, scales, i, floats(1 / step)));
     for (int j = 0; j < LANES; j += 4)
       p[(i + j) / 4 * H + h] = bytes[j] | bytes[j + 1] << 8 | bytes[j + 2] << 16 | bytes[j + 3] << 24;
   }
@@ -36,10 +47,10 @@ TARGET static void spread_weights(const float* weights, const float* scales, int
     for (int half = 0; half < 2; half++)
       for (int part = 0; part < PARTS; part++) {
         int at = page * PAGE + half * 16 + part * LANES;
-        I blocks = weight_bytes(weights + at, scales + at, steps);
+        I blocks = weight_bytes(weights, scales, at, steps);
 #pragma GCC unroll 3
         for (int block = 1; block < 4; block++)
-          blocks |= weight_bytes(weights + at + block * BLOCK, scales + at + block * BLOCK, steps) << 8 * block;
+          blocks |= weight_bytes(weights, scales, at + block * BLOCK, steps) << 8 * block;
         uint8_t* to = p + ((page * 8 + half) * H + h) * ROW + part * W;
         store(to, spread<0>((V)blocks)), store(to + 2 * H * ROW, spread<1>((V)blocks));
         store(to + 4 * H * ROW, spread<2>((V)blocks)), store(to + 6 * H * ROW, spread<3>((V)blocks));
