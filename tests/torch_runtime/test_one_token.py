@@ -15,7 +15,7 @@ from torch.nn import functional
 from g4agent_torch import load
 from g4agent_torch.decoder import Decoder
 from g4agent_torch.kv import DenseKVStore
-from g4agent_torch.one_token import pass_of, reads_faster_alone
+from g4agent_torch.one_token import pass_of, products_of_many_rows, reads_faster_alone
 
 PROMPT = [2, 105, 700, 900, 1100, 1300]
 onednn: Any = torch.backends.mkldnn
@@ -100,6 +100,20 @@ def test_the_switch_goes_back_to_what_it_was(chosen: bool) -> None:
             assert onednn.enabled == chosen
     finally:
         onednn.enabled = True
+
+
+def test_products_with_other_things_than_weights_are_as_ever() -> None:
+    """Attention by tables takes twenty times as long without oneDNN. Other threads' passes are none of its business."""
+    with pass_of(1):
+        with products_of_many_rows():
+            assert onednn.enabled
+        assert not onednn.enabled
+        other = threading.Thread(target=lambda: products_of_many_rows().__enter__())
+        other.start()
+        other.join()
+        assert not onednn.enabled
+    with products_of_many_rows():
+        assert onednn.enabled
 
 
 def test_frozen_flags_do_not_stop_a_pass() -> None:

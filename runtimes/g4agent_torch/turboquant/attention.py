@@ -16,7 +16,7 @@ from torch import Tensor
 from g4agent_torch.turboquant import gpu, native_attention, reference_attention, table_attention
 from g4agent_torch.turboquant.formats import LayerFormat
 from g4agent_torch.turboquant.native import asked, kernel
-from g4agent_torch.turboquant.partial import Partial, softmax
+from g4agent_torch.turboquant.partial import Partial, merged, softmax
 from g4agent_torch.turboquant.rotary import WAVE_TOKENS
 
 MAX_SCORES: Final = 1 << 24
@@ -90,15 +90,12 @@ def _with_turning_centre(
     first_position: int,
     centre: Tensor,
 ) -> Partial:
-    """A path is given the centre's scores; for a few queries at a time, as these are many."""
+    """A path is given the centre's scores; for some pages at a time, as these are many."""
     assert layer.rotary is not None
-    tokens = len(pages) * layer.tokens
-    rows = max(1, MAX_SCORES // (layer.heads * tokens))
-    parts = []
-    for some, coded in zip(query.split(rows, 1), balanced.split(rows, 1), strict=True):
-        blocks = [
-            layer.rotary.scores(some, centre, first_position + start, min(WAVE_TOKENS, tokens - start))
-            for start in range(0, tokens, WAVE_TOKENS)
-        ]
-        parts.append(path(coded, pages, layer, first_position, torch.cat(blocks, -1)))
-    return Partial(torch.cat([part.out for part in parts], 1), torch.cat([part.lse for part in parts], 1))
+    tokens = min(WAVE_TOKENS, MAX_SCORES // (query.shape[0] * query.shape[1]))
+    at_once, parts = max(1, tokens // layer.tokens), []
+    for start in range(0, len(pages), at_once):
+        some, first = pages[start : start + at_once], first_position + start * layer.tokens
+        scores = layer.rotary.scores(query, centre, first, len(some) * layer.tokens)
+        parts.append(path(balanced, some, layer, first, scores))
+    return merged(parts)

@@ -73,7 +73,7 @@ def decode_attention(
     first_position: int,
     bias: Tensor | None = None,
 ) -> Partial:
-    """See `attention.decode_attention`; `bias` is added to the scores, float32 [KV, N, tokens]."""
+    """See `reference_attention.decode_attention`."""
     first, second = layer.streams
     heads, rows, size = query.shape
     query = query.contiguous()

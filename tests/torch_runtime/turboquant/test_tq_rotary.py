@@ -57,7 +57,7 @@ def test_a_shared_part_costs_nothing(rate: str) -> None:
 
 @pytest.mark.parametrize("kernel", ["reference", "torch", *available()])
 def test_coded_scores_are_those_of_the_decoded_keys(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attention over codes and a turning centre is attention over what they stand for, also a few queries at a time."""
+    """Attention over codes and a turning centre is attention over what they stand for, also a few pages at a time."""
     monkeypatch.setenv(VARIABLE, kernel)
     monkeypatch.setattr(attention, "MAX_SCORES", 2 * 2 * 35 * PAGE_TOKENS)
     layer = LayerFormat(2, SIZE, "4", fine_keys=True, rotary=ROTARY)

@@ -62,7 +62,7 @@ extern "C" struct Call {  // as in `native.py`
   const int32_t* place[2];     // value only: the head's dimensions in each stream
   const float* key_norm;       // value only: [head_size]
   StreamLevels levels[2];      // of both streams
-  const int16_t* rope;         // value only: see `native.py`
+  const int16_t* rope;         // value only: see `native_attention.py`
   const double* frequencies;   // value only: [second_size / 2]
   const float* bias;           // null, or what is added to scores: [heads, rows, pages · PAGE]
   float* out;                  // [heads, rows, head_size]
