@@ -30,8 +30,7 @@ another model may see it off."""
 
 
 def reads_faster_alone(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether passes of one token gain. Float32 does not go through oneDNN; on processors other than x86 nothing was
-    measured."""
+    """Whether passes of one token gain: with AVX-512 only, and float32 does not go through oneDNN."""
     return device.type == "cpu" and dtype == torch.bfloat16 and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
@@ -54,7 +53,7 @@ def pass_of(tokens: int) -> Iterator[None]:
 
 @contextmanager
 def products_of_many_rows() -> Iterator[None]:
-    """Within a pass of one token: around products with what is no weight, which are quicker as ever."""
+    """Within a pass of one token: around attention and the like, whose matrices oneDNN multiplies faster as ever."""
     if not getattr(_here, "switched_off", False):
         yield
         return

@@ -48,7 +48,7 @@ class Lookup:
         self._table = torch.cat([_table(book, dtype, self._nibbles) for book in books])
 
     def levels(self, packed: Tensor, name: str) -> Tensor:
-        """Levels of pages, uint8 [pages, KV, stream_bytes less the scales], in an order that `codes` describes.
+        """Levels of pages, uint8 [pages, KV, stream_bytes less the scales], in the order of `_codes`.
 
         They last until this thread asks for some of the same name again.
         """

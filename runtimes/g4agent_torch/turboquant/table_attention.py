@@ -50,7 +50,7 @@ def decode_attention(
         some, token = pages[start : start + at_once], start * layer.tokens
         packed = torch.stack(some, out=held[: len(some)]).unflatten(1, (layer.heads, -1))
         streams = packed.split([stream.stream_bytes(layer.tokens) for stream in layer.streams], -1)
-        keys, values = (_Stream(*parts) for parts in zip(layer.streams, streams, ("first", "second"), strict=True))
+        keys, values = (_Stream(*one) for one in zip(layer.streams, streams, ("first", "second"), strict=True))
         scores = keys.scores(rotated)
         if shared is not None:
             scores += _rotary_scores(query[..., shared.rotary], values, shared, first_position + token)

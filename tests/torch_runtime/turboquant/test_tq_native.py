@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,27 @@ def test_one_dominant_key(monkeypatch: pytest.MonkeyPatch) -> None:
     for body in available():
         got = compute(body, monkeypatch, query, pages, layer)
         assert error(got.out, values[:, -5:-4].expand_as(got.out)) < LIMIT
+
+
+@pytest.mark.parametrize("shape", ["Gemma 4 E4B", "Gemma 4 31B"])
+def test_many_small_weights_are_not_rounded_to_nothing(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside one key of weight 1, 511 of 1/700 are less than half a step of a byte each, and together two fifths."""
+    heads, size, rows, pairs = SHAPES[shape]
+    generator = torch.Generator().manual_seed(0)
+    shared = value_only(size, pairs) if pairs else None
+    keys, values = torch.zeros(heads, 512, size), 1 + 0.2 * torch.randn(heads, 512, size, generator=generator)
+    query = torch.zeros(heads, rows, size)
+    free = 0 if shared is None else int(shared.rest[0])
+    query[..., free] = 1
+    keys[:, 77, free] = math.log(700)
+    if shared is not None:  # there keys are values: only the strong one has the queries' dimension
+        values[..., free] = 0
+        values[:, 77, free] = math.log(700) / shared.key_norm[free]
+    layer = LayerFormat(heads, size, "4", shared)
+    pages = [layer.encode(keys[:, i : i + 128], values[:, i : i + 128]) for i in range(0, 512, 128)]
+    expected = compute("reference", monkeypatch, query, pages, layer)
+    for body in available():
+        assert error(compute(body, monkeypatch, query, pages, layer).out, expected.out) < LIMIT, body
 
 
 @pytest.mark.parametrize("shape", ["Gemma 4 E4B", "Gemma 4 31B"])
