@@ -3,6 +3,7 @@
 rotation.py   random signs and Hadamard            codebooks.py  Lloyd-Max and pair codes
 layout.py     where each bit lies (the contract)   codec.py      vectors ↔ packed streams
 formats.py    what a layer keeps of a page         cache.py      the layer in the model
+whole_levels.py   codebooks in bytes, which products of integers read
 attention.py  attention over pages, by the quickest path that there is:
     gpu/                    on a GPU, Triton kernels
     native_attention.py     on a CPU, the native kernel (cpp/) that native.py finds or compiles

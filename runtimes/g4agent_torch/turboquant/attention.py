@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Final, Protocol
 
@@ -58,16 +59,26 @@ def decode_attention(
     return Partial(coded.out, coded.lse + (query @ centre.transpose(1, 2))[..., 0])  # the same for all keys
 
 
+def as_read_here(layer: LayerFormat, device: torch.device) -> LayerFormat:
+    """A layer with its pages in the order of the quickest path on this machine."""
+    if device.type != "cpu" or gpu.runs_on(device) or asked() == "reference":
+        return layer
+    if (kernel() is not None and native_attention.supports(layer)) or not table_attention.supports(layer):
+        return layer
+    return replace(layer, token_order=True)
+
+
 def _path(query: Tensor, layer: LayerFormat) -> _Path:
-    if layer.rotary is None and gpu.runs_on(query.device):
+    if layer.rotary is None and not layer.token_order and gpu.runs_on(query.device):
         from g4agent_torch.turboquant.gpu import decode_attention as triton_attention
 
         if triton_attention.supports(layer):
             return _by_triton
-    native = kernel() if query.device.type == "cpu" else None
-    if native is not None and native_attention.supports(layer, query):
+    on_cpu = query.device.type == "cpu"
+    native = kernel() if on_cpu and not layer.token_order else None
+    if native is not None and native_attention.supports(layer):
         return partial(native_attention.decode_attention, native)
-    if table_attention.supports(layer, query) and asked() != "reference":
+    if on_cpu and layer.token_order and asked() != "reference":
         return table_attention.decode_attention
     return reference_attention.decode_attention
 

@@ -58,6 +58,8 @@ class LayerFormat:
     """Whether at 4 bits keys take 5 and values 3. Kernels read 4 and 4 faster; at less than 4 keys always take more."""
     rotary: Rotary | None = None
     """Where set, keys are centred before positions turn them: what they share turns, too."""
+    token_order: bool = False
+    """Whether codes lie token by token, as PyTorch alone reads them fastest; else in the kernels' orders."""
     rates: tuple[str, str] = field(init=False)
     """Of both streams; together they are twice the rate."""
     streams: tuple[Codec, Codec] = field(init=False)
@@ -69,6 +71,8 @@ class LayerFormat:
         else:
             sizes = [len(self.value_only.rest), len(self.value_only.rotary)]
             scales, orders = (Scale.UNBIASED,) * 2, (Order.KEY,) * 2
+        if self.token_order:
+            orders = (Order.TOKEN,) * 2
         even = self.value_only is not None or (self.rate == "4" and not self.fine_keys)
         object.__setattr__(self, "rates", (self.rate, self.rate) if even else KEYS_FIRST[self.rate])
         first, second = (codec(*parts) for parts in zip(sizes, self.rates, scales, orders, strict=True))

@@ -32,8 +32,11 @@ Codevec: 64 codes, one per byte, what one 512-bit register holds after unpacking
     A segment in KEY order is, for each block of 32 tokens, for each u, the codevecs of t = 2 · block and of the next t.
     A segment in VALUE order is, for each u, the codevecs of t = 0, 1, ..., P / 4 − 1.
     So four neighbouring bytes are what an int8 dot product adds up: four units of a key, four tokens of a value.
+    TOKEN order, for PyTorch alone, has codes lie as in the vectors, token after token. Its codevecs are longer: eight
+    make a segment, so each has n = P · units / 8 codes. With b > 4, the first has the first n codes, and so on; with
+    b ≤ 4, the first has the even and the second the odd ones of the first 2n, so that a byte has neighbours.
 
-Bundle: eight consecutive codevecs c0 ... c7 of b bits each, packed byte by byte into b rows r0, r1, ... of 64 bytes
+Bundle: eight consecutive codevecs c0 ... c7 of b bits each, packed byte by byte into b rows r0, r1, ... as long
     b = 1  r0 = Σ cn << n
     b = 2  ri = Σ c(4i + n) << 2n, n = 0 ... 3
     b = 3  r0, r1 as b = 2 from the low two bits of each code; r2 as b = 1 from the third bit
@@ -52,6 +55,7 @@ Page of a layer: for each KV head its streams one after the other, head by head;
                     scale, each with a rotation, codes and a scale of its own. K is rebuilt: k_norm.weight ⊙ V, and RoPE
                     on the rotary part. With h = head_dim / 2 and m = rotary_dim / 2, the rotary part is dimensions
                     0 ... m − 1 and h ... h + m − 1 of the head, in this order; the rest keeps its order.
+    Where no kernel will read them, all streams are in TOKEN order: the one exception to the order said here.
 """
 
 from __future__ import annotations
@@ -76,6 +80,7 @@ class Order(Enum):
 
     KEY = "key"
     VALUE = "value"
+    TOKEN = "token"
 
 
 def packed_bytes(tokens: int, units: int, bits: int) -> int:
@@ -84,20 +89,30 @@ def packed_bytes(tokens: int, units: int, bits: int) -> int:
     return tokens * units * bits // 8
 
 
+def codes_in_byte(bits: int) -> int:
+    """Codes that lie side by side in a byte of TOKEN order."""
+    return 2 if bits <= 4 else 1
+
+
 def pack(codes: Tensor, bits: int, order: Order) -> Tensor:
     """Packs uint8 codes [..., P, units] into uint8 [..., packed_bytes]."""
-    return bundle(_codevecs(codes, order).unflatten(-2, (-1, BUNDLE)), bits).flatten(-3)
+    return bundle(_codevecs(codes, bits, order).unflatten(-2, (-1, BUNDLE)), bits).flatten(-3)
 
 
 def unpack(packed: Tensor, tokens: int, units: int, bits: int, order: Order) -> Tensor:
     """Undoes `pack`: uint8 [..., packed_bytes] → uint8 [..., tokens, units]."""
     assert packed.shape[-1] == packed_bytes(tokens, units, bits), (packed.shape, tokens, units, bits)
-    rows = packed.unflatten(-1, (-1, bits, CODEVEC))
-    return _codes(unbundle(rows, bits).flatten(-3, -2), tokens, units, order)
+    width = tokens * units // BUNDLE if order is Order.TOKEN else CODEVEC
+    rows = packed.unflatten(-1, (-1, bits, width))
+    return _codes(unbundle(rows, bits).flatten(-3, -2), tokens, units, bits, order)
 
 
-def _codevecs(codes: Tensor, order: Order) -> Tensor:
-    """[..., P, units] → [..., codevecs, 64]."""
+def _codevecs(codes: Tensor, bits: int, order: Order) -> Tensor:
+    """[..., P, units] → [..., codevecs, codes of one]."""
+    if order is Order.TOKEN:
+        together = codes_in_byte(bits)
+        parts: Tensor = codes.flatten(-2).unflatten(-1, (BUNDLE // together, -1, together))
+        return parts.transpose(-1, -2).flatten(-3, -2)
     tokens, units = codes.shape[-2:]
     if order is Order.KEY:
         split: Tensor = codes.unflatten(-1, (units // 4, 4)).unflatten(-3, (tokens // TOKEN_BLOCK, 2, 16))
@@ -106,7 +121,11 @@ def _codevecs(codes: Tensor, order: Order) -> Tensor:
     return split.movedim(-2, -4).transpose(-1, -2).flatten(-2).flatten(-3, -2)  # [..., u, t, i, j]
 
 
-def _codes(codevecs: Tensor, tokens: int, units: int, order: Order) -> Tensor:
+def _codes(codevecs: Tensor, tokens: int, units: int, bits: int, order: Order) -> Tensor:
+    if order is Order.TOKEN:
+        parts = codevecs.unflatten(-2, (-1, codes_in_byte(bits))).transpose(-1, -2)
+        vectors: Tensor = parts.flatten(-3).unflatten(-1, (tokens, units))
+        return vectors
     if order is Order.KEY:
         split: Tensor = codevecs.unflatten(-1, (16, 4)).unflatten(-3, (tokens // TOKEN_BLOCK, units // 4, 2))
         return split.movedim(-4, -2).flatten(-2).flatten(-4, -2)
@@ -115,7 +134,7 @@ def _codes(codevecs: Tensor, tokens: int, units: int, order: Order) -> Tensor:
 
 
 def bundle(codevecs: Tensor, bits: int) -> Tensor:
-    """[..., 8, 64] codes → [..., bits, 64] rows."""
+    """[..., 8, n] codes → [..., bits, n] rows."""
     if bits in (1, 2, 4):
         return _interleave(codevecs, bits)
     if bits == 3:
@@ -128,7 +147,7 @@ def bundle(codevecs: Tensor, bits: int) -> Tensor:
 
 
 def unbundle(rows: Tensor, bits: int) -> Tensor:
-    """[..., bits, 64] rows → [..., 8, 64] codes."""
+    """[..., bits, n] rows → [..., 8, n] codes."""
     if bits in (1, 2, 4):
         return _separate(rows, bits)
     if bits == 3:

@@ -1,11 +1,11 @@
-"""Products with packed codes by PyTorch alone, quickly: sixteen bits of a page are the index of a table.
+"""Products with packed codes by PyTorch alone, quickly: codes of TOKEN order are indices of a table.
 
-An entry of a table has all levels of the codes in its index side by side, so a stream is decoded by one `index_select`.
-Levels then lie as codes do, and `layout.py` packs these for other kernels: a row may have two tokens or four. Bringing
-millions of levels into another order costs more than a product. So queries and weights come several times, once for
-each place in a row where another token stands, and of the products what belongs together is kept.
+An entry has the levels of all codes in its index, so one `index_select` decodes a stream to vectors that lie one after
+the other, as products want them. Where the processor multiplies bytes, levels are whole numbers (`whole_levels.py`),
+and what they are multiplied with is two: a float is rounded to 128 · high + low, to one part in 32,000 of the largest
+in its row, so that a product is off by what the levels are, and no more.
 
-Four codes (or bytes of two) are moved as one int32. KV stands for heads, T for tokens, N for queries of a head.
+KV stands for heads, T for tokens, N for queries of a head.
 """
 
 from __future__ import annotations
@@ -13,191 +13,194 @@ from __future__ import annotations
 import threading
 from functools import cache
 from math import prod
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 
 from g4agent_torch.turboquant.codebooks import Codebook
 from g4agent_torch.turboquant.codec import Codec
-from g4agent_torch.turboquant.layout import BUNDLE, CODEVEC, PAGE_TOKENS, TOKEN_BLOCK, UNIT_BLOCK, Order
+from g4agent_torch.turboquant.layout import BUNDLE, PAGE_TOKENS, codes_in_byte
+from g4agent_torch.turboquant.slabs import in_huge_pages
+from g4agent_torch.turboquant.whole_levels import whole_levels
 
-LANES: Final = 16
-"""Of a codevec; each has four codes."""
-BLOCKS: Final = PAGE_TOKENS // TOKEN_BLOCK
-"""Of a page, in either order: 32 tokens are a block of KEY order and a bundle of VALUE order."""
-_WORDS: Final = 1 << 16
-_ENTRIES: Final = {4: torch.int32, 8: torch.int64, 16: torch.complex128}
-"""Bytes of a table's entry → a type that is moved as one."""
+_WIDE: Final = torch.complex128
+"""The widest type: what goes together is moved as that. A tail's indices fill it, one time or two."""
+_ENTRIES: Final = {2: torch.int16, 4: torch.int32, 8: torch.int64, 16: _WIDE}
+"""Bytes of an entry → a type that is moved as one."""
+_MOST: Final = 127
+"""A byte's largest whole number."""
+_STEPS: Final = 128
+"""Of the low part to one of the high part."""
 _ONES: Final = 0x0101010101010101
+_LEAST: Final = 1e-30
+
+
+class Factor(NamedTuple):
+    """Rows to multiply levels with, [B, M, K]."""
+
+    parts: Tensor
+    """Int8 [B, 2 M, K], first all high parts; or float32 [B, M, K]."""
+    unit: Tensor | None
+    """What a product of 1 stands for, float32 [B, M, 1]; None: 1."""
 
 
 class Lookup:
     """How one kind of stream is decoded, and how its levels are multiplied.
 
     Args:
-        codec: The stream's.
-        dtype: Of levels and products: bfloat16 or float32.
+        codec: The stream's, in TOKEN order.
+        dtype: Of levels: int8, which needs fast products of bytes, or float32.
     """
 
     def __init__(self, codec: Codec, dtype: torch.dtype) -> None:
-        books = [segment.codebook for segment in codec.segments]
-        self._codec, self._dtype, self._dims = codec, dtype, books[0].dims
-        self._nibbles = all(book.dims == 1 and book.bits <= 4 for book in books)
-        """Whether a byte has two codes: of tokens 16 apart in KEY order, 4 apart in VALUE order."""
-        self._table = torch.cat([_table(book, dtype, self._nibbles) for book in books])
+        books = tuple(segment.codebook for segment in codec.segments)  # of 32 coordinates there may be one only
+        self._codec, self._dtype = codec, dtype
+        self._entry = _levels_of_entry(books, dtype)
+        self._widths = [_width(book, self._entry) for book in books]
+        self._table, self.unit = _tables(books, dtype)
 
     def levels(self, packed: Tensor, name: str) -> Tensor:
-        """Levels of pages, uint8 [pages, KV, stream_bytes less the scales], in the order of `_codes`.
+        """Levels of pages, uint8 [pages, KV, stream_bytes less the scales] → `dtype` [KV, T, d], in `unit`.
 
         They last until this thread asks for some of the same name again.
         """
-        words = self._codes(packed).view(torch.uint16)
-        index = _buffer("index", words.shape, torch.int32).copy_(words)
-        groups = index.dim() - 2 if self._codec.order is Order.KEY else 1
-        start = 0
-        for number, segment in enumerate(self._codec.segments):
-            count = segment.units // UNIT_BLOCK
-            if number:
-                index.narrow(groups, start, count).add_(number * _WORDS)
-            start += count
-        found = _buffer(name, (index.numel(),), self._table.dtype)
-        torch.index_select(self._table, 0, index.view(-1), out=found)
-        return found.view(self._dtype)
-
-    # Products in KEY order --------------------------------------------------------------------------------------------
-
-    def scores(self, query: Tensor, levels: Tensor) -> Tensor:
-        """Products of queries [KV, N, d] with levels, [KV, N, T]."""
-        heads, rows, size = query.shape
-        if not self._nibbles:
-            return torch.bmm(query, self._rows(levels, heads).transpose(1, 2))
-        both = query.new_zeros(heads, 2, rows, size // 2, 2, 2)  # [KV, half, N, pairs of units, half, 2]
-        both[:, 0, ..., 0, :] = both[:, 1, ..., 1, :] = query.unflatten(-1, (-1, 2))
-        halves = levels.view(heads, -1, 2 * size)
-        product = torch.bmm(both.view(heads, 2 * rows, 2 * size), halves.transpose(1, 2))
-        return product.view(heads, 2, rows, -1, LANES).permute(0, 2, 3, 1, 4).flatten(2)
-
-    def vectors(self, levels: Tensor, heads: int) -> Tensor:
-        """Levels as vectors [KV, T, d]."""
-        if not self._nibbles:
-            return self._rows(levels, heads)
-        halves = levels.view(heads, -1, LANES, self._codec.size // 2, 2, 2)
-        return halves.permute(0, 1, 4, 2, 3, 5).flatten(4).flatten(1, 3)
-
-    def sums(self, weights: Tensor, levels: Tensor) -> Tensor:
-        """Sums of levels by weights [KV, N, T], [KV, N, d]."""
-        heads, rows, tokens = weights.shape
-        if self._codec.order is Order.VALUE:
-            return self._value_sums(weights, levels)
-        if not self._nibbles:
-            return torch.bmm(weights, self._rows(levels, heads))
-        halves = weights.view(heads, rows, -1, 2, LANES).permute(0, 3, 1, 2, 4)
-        product = torch.bmm(halves.flatten(3).flatten(1, 2), levels.view(heads, tokens // 2, -1))
-        product = product.view(heads, 2, rows, -1, 2, 2)
-        return (product[:, 0, ..., 0, :] + product[:, 1, ..., 1, :]).flatten(2)
-
-    def _rows(self, levels: Tensor, heads: int) -> Tensor:
-        return levels.view(heads, -1, self._codec.size)
-
-    # Products in VALUE order ------------------------------------------------------------------------------------------
-
-    def _value_sums(self, weights: Tensor, levels: Tensor) -> Tensor:
-        heads, rows, tokens = weights.shape
-        if self._nibbles:
-            ordered = weights.flatten(0, 1).index_select(1, _nibble_order(tokens)).view_as(weights)
-            return torch.bmm(ordered, levels.view(heads, -1, tokens).transpose(1, 2))
-        fours = weights.view(heads, 1, rows, -1, 4).permute(0, 1, 4, 2, 3).flatten(2, 3)
-        units = levels.view(heads, -1, tokens // 4, LANES * 4 * self._dims)  # of sixteen units, four tokens in a row
-        product = torch.matmul(fours, units).view(heads, -1, 4, rows, LANES, 4, self._dims)
-        kept = torch.diagonal(product, dim1=2, dim2=5).sum(-1)  # [KV, units / 16, N, LANES, dims]
-        return kept.transpose(1, 2).flatten(2)
-
-    # Codes ------------------------------------------------------------------------------------------------------------
-
-    def _codes(self, packed: Tensor) -> Tensor:
-        """Codes, four (or bytes of two) to an int32.
-
-        Returns:
-            In KEY order [KV, pages, BLOCKS, 2 token halves, LANES, units / 16, 4], or [KV, pages, BLOCKS, LANES,
-            units / 16, 4] with both halves in a byte; in VALUE order [KV, units / 16, pages, BLOCKS, 8, LANES], or
-            [KV, units / 16, LANES, pages, BLOCKS, 4] with two codes to a byte.
-        """
-        key, rows = self._codec.order is Order.KEY, 4 if self._nibbles else BUNDLE
         pages, heads = packed.shape[:2]
-        groups = sum(segment.units for segment in self._codec.segments) // UNIT_BLOCK
-        if key:
-            shape = (heads, pages, BLOCKS, *(() if self._nibbles else (2,)), LANES, groups, 4)
-        else:
-            shape = (heads, groups, *((LANES, pages, BLOCKS, rows) if self._nibbles else (pages, BLOCKS, rows, LANES)))
-        codes, start = _buffer("codes", shape, torch.int32), 0
-        for segment, part in zip(self._codec.segments, packed.split(self._part_bytes, -1), strict=True):
-            count = segment.units // UNIT_BLOCK
-            found = self._unpacked(part, segment.codebook.bits, (BLOCKS, count) if key else (count, BLOCKS))
-            if not key:  # [rows, pages, KV, units / 16, BLOCKS, LANES]
-                ordered = found.permute((2, 3, 5, 1, 4, 0) if self._nibbles else (2, 3, 1, 4, 0, 5))
-                codes[:, start : start + count] = ordered
-            elif self._nibbles:  # [rows, pages, KV, BLOCKS, units / 16, LANES]
-                codes[..., start : start + count, :] = found.permute(2, 1, 3, 5, 4, 0)
-            else:
-                codes[..., start : start + count, :] = found.unflatten(0, (4, 2)).permute(3, 2, 4, 1, 6, 5, 0)
-            start += count
-        return codes
+        index = buffer("index", (heads, pages, PAGE_TOKENS, self._codec.size // self._entry), torch.int32)
+        main, *tail = packed.split(list(self._codec.part_bytes(PAGE_TOKENS)[:-1]), -1)
+        places = self._places(main, 0)
+        index[..., : places.shape[-1]] = places
+        if tail:
+            last = self._places(tail[0], 1).to(torch.int32, memory_format=torch.contiguous_format)
+            last.add_(1 << 8 * self._widths[0])  # behind the main segment's entries
+            start = places.shape[-1] * last.itemsize // _WIDE.itemsize
+            index.view(_WIDE)[..., start:] = last.view(_WIDE)  # a row is short: as few elements as can be
+        found = buffer(name, (index.numel(),), self._table.dtype)
+        torch.index_select(self._table, 0, index.view(-1), out=found)
+        levels: Tensor = found.view(self._dtype).view(heads, -1, self._codec.size)
+        return levels
 
-    @property
-    def _part_bytes(self) -> list[int]:
-        return list(self._codec.part_bytes(PAGE_TOKENS)[:-1])
+    def _places(self, part: Tensor, segment: int) -> Tensor:
+        """A segment of pages, uint8 [pages, KV, bytes] → indices within its table [KV, pages, PAGE_TOKENS, indices]."""
+        codes = _in_bytes(part, self._codec.segments[segment].codebook.bits)
+        rows: Tensor = codes.unflatten(-1, (PAGE_TOKENS, -1)).transpose(0, 1)
+        return rows if self._widths[segment] == 1 else rows.view(torch.uint16)
 
-    def _unpacked(self, packed: Tensor, bits: int, bundles: tuple[int, int]) -> Tensor:
-        """A segment, uint8 [pages, KV, bytes] → int32 [8, pages, KV, *bundles, LANES] with a code in the low bits of
-        each byte, or [4, ...] with two."""
-        found: Tensor = packed.unflatten(-1, (*bundles, bits, CODEVEC)).movedim(-2, 0)
-        if self._nibbles and bits == 4:
-            return found.view(torch.int32)
-        words = found.view(torch.int64)
-        rows = _buffer("rows", (BUNDLE, *words.shape[1:]), torch.int64)
-        if bits >= 5:
-            rows[:bits] = words
-            part = _buffer("part", tuple(words.shape[1:]), torch.int64)
-            for j in range(bits, BUNDLE):  # bit j of row i is bit i of code j
-                torch.bitwise_right_shift(rows[0], j, out=rows[j]).bitwise_and_(_ONES)
-                for i in range(1, bits):
-                    torch.bitwise_right_shift(rows[i], j - i, out=part).bitwise_and_(_ONES << i)
-                    rows[j].bitwise_or_(part)
-        elif bits == 4:
-            rows[0::2], rows[1::2] = words, words >> 4
-        else:
-            assert bits == 3, bits
-            low, high = words[:2].contiguous(), words[2].contiguous()
-            for n in range(BUNDLE):
-                torch.bitwise_right_shift(low[n // 4], 2 * (n % 4), out=rows[n]).bitwise_and_(3 * _ONES)
-                rows[n].bitwise_or_((high >> n & _ONES) << 2)
-        if self._nibbles:
-            rows = rows[0::2] | rows[1::2] << 4
-        return rows.view(torch.int32)
+    def factor(self, rows: Tensor) -> Factor:
+        """Float32 rows [B, M, K], made ready for `product`."""
+        if self._dtype != torch.int8:
+            return Factor(rows, None)
+        batch, count, size = rows.shape
+        unit = rows.abs().amax(-1, keepdim=True).clamp_(min=_LEAST).mul_(1 / (_MOST * _STEPS))
+        low = torch.div(rows, unit).round_()
+        high = torch.mul(low, 1 / _STEPS).round_()
+        parts = torch.empty(batch, 2 * count, size, dtype=torch.int8)
+        parts[:, :count], parts[:, count:] = high, low.sub_(high, alpha=_STEPS)
+        return Factor(parts, unit * self.unit)
+
+    def product(self, factor: Factor, levels: Tensor) -> Tensor:
+        """Rows [B, M, K] times levels [B, K, C], float32 [B, M, C]."""
+        if factor.unit is None:
+            return torch.bmm(factor.parts, levels)
+        batch, count = factor.unit.shape[:2]
+        found = buffer("product", (batch, 2 * count, levels.shape[2]), torch.int32)
+        for rows, columns, out in zip(factor.parts, levels, found, strict=True):
+            torch._int_mm(rows, columns, out=out)
+        high, low = found.split(count, 1)
+        whole: Tensor = low.add_(high, alpha=_STEPS)
+        return whole * factor.unit
+
+    def signed_sums(self, levels: Tensor, signs: Tensor) -> Tensor:
+        """Levels [KV, T, d] times a matrix of ±1, float32 [d, C]: float32 [KV, T, C], in `unit`.
+
+        They last until this thread asks for others.
+        """
+        rows, shape = levels.flatten(0, 1), (*levels.shape[:2], signs.shape[1])
+        sums = buffer("sums", shape, torch.float32)
+        if self._dtype != torch.int8:
+            return torch.matmul(levels, signs, out=sums)
+        whole = buffer("product", (len(rows), signs.shape[1]), torch.int32)
+        torch._int_mm(rows, signs.to(torch.int8), out=whole)
+        return sums.copy_(whole.view(shape))
 
 
-def _table(book: Codebook, dtype: torch.dtype, nibbles: bool) -> Tensor:
-    """Levels of the codes in each word: neighbouring units in KEY order, neighbouring tokens in VALUE order; of two
-    codes in a byte first all lower ones. Bits beyond a code's do not count."""
-    word = torch.arange(_WORDS)
-    codes = torch.stack([word & 255, word >> 8], 1)
-    if nibbles:
-        codes = torch.stack([codes & 15, codes >> 4], 1).flatten(1)
-    levels = book.levels.cpu()[codes & (1 << book.bits) - 1].flatten(1).to(dtype).contiguous()
-    return levels.view(_ENTRIES[levels.shape[1] * levels.itemsize])[:, 0]
+def multiplies_bytes() -> bool:
+    """Whether products of bytes are fast here."""
+    return torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported()
+
+
+def _in_bytes(part: Tensor, bits: int) -> Tensor:
+    """A segment of pages, uint8 [pages, KV, bytes] → bytes of one code, or of two, in the order of the codes.
+
+    Bits beyond a code's do not count. Two codes of 3 bits lie as in `_split`.
+    """
+    if bits == 4:
+        return part
+    rows = part.unflatten(-1, (bits, -1)).view(torch.int64)
+    if bits == 3:
+        low = rows[..., :2, None, :].bitwise_right_shift(_shifts(2, 4)).flatten(-3, -2).bitwise_and_(0x0F * _ONES)
+        high = rows[..., 2:, :].bitwise_right_shift(_shifts(4, 2)).bitwise_and_(3 * _ONES)
+        pairs: Tensor = low.bitwise_or_(high.bitwise_left_shift_(4))
+        return pairs.view(torch.uint8).flatten(-2)
+    codes = buffer("codes", (*rows.shape[:-2], BUNDLE, rows.shape[-1]), torch.int64)
+    torch.bitwise_and(rows, ((1 << bits) - 1) * _ONES, out=codes[..., :bits, :])
+    for j in range(bits, BUNDLE):  # bit j of row i is bit i of code j
+        code = (rows[..., 0, :] >> j).bitwise_and_(_ONES)
+        for i in range(1, bits):
+            code.bitwise_or_((rows[..., i, :] >> j - i).bitwise_and_(_ONES << i))
+        codes[..., j, :] = code
+    return codes.view(torch.uint8).flatten(-2)
+
+
+def _split(byte: Tensor, bits: int) -> Tensor:
+    """Codes of bytes [...] as `_in_bytes` makes them, [..., codes]."""
+    if bits == 3:  # two low bits of each, then the third of each
+        return torch.stack([byte & 3 | byte >> 2 & 4, byte >> 2 & 3 | byte >> 3 & 4], -1)
+    if bits == 4:
+        return torch.stack([byte & 15, byte >> 4], -1)
+    return (byte & (1 << bits) - 1)[..., None]
+
+
+def _levels_of_entry(books: tuple[Codebook, ...], dtype: torch.dtype) -> int:
+    """Those of two bytes of the main segment, or as many as can be moved as one."""
+    return min(_WIDE.itemsize // dtype.itemsize, 2 * codes_in_byte(books[0].bits) * books[0].dims)
+
+
+def _width(book: Codebook, entry: int) -> int:
+    """Bytes of an index of such codes, one or two."""
+    return entry // (codes_in_byte(book.bits) * book.dims)
 
 
 @cache
-def _nibble_order(tokens: int) -> Tensor:
-    """In which order tokens stand where a byte of VALUE order has two codes."""
-    return torch.arange(tokens).view(-1, 2, 2, 2).transpose(1, 2).flatten()
+def _tables(books: tuple[Codebook, ...], dtype: torch.dtype) -> tuple[Tensor, float]:
+    """The entries of all segments, one after the other, and the unit of their levels. Streams of a rate share them:
+    they stay near the processor."""
+    levels, unit = [book.levels.cpu().to(dtype) for book in books], 1.0
+    if dtype == torch.int8:
+        whole = whole_levels(books[0], books[-1], _MOST)
+        levels, unit = [whole.main.T, whole.tail.T], whole.unit
+    entry = _levels_of_entry(books, dtype)
+    table = torch.cat([_table(some, book.bits, _width(book, entry)) for some, book in zip(levels, books, strict=False)])
+    return in_huge_pages(table.view(torch.uint8)).view(table.dtype), unit
+
+
+def _table(levels: Tensor, bits: int, width: int) -> Tensor:
+    """The entries of all indices of `width` bytes: levels [codes, dims] of their codes, side by side."""
+    index = torch.arange(1 << 8 * width)
+    codes = torch.cat([_split(index >> 8 * i & 255, bits) for i in range(width)], -1)
+    entries = levels[codes].flatten(1).contiguous()
+    return entries.view(_ENTRIES[entries.shape[1] * entries.itemsize])[:, 0]
+
+
+@cache
+def _shifts(count: int, step: int) -> Tensor:
+    return torch.arange(0, count * step, step)[:, None]
 
 
 _held = threading.local()
 
 
-def _buffer(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+def buffer(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Memory of this thread that is used again: fresh memory takes the system as much time as a product."""
     size = prod(shape) * dtype.itemsize
     buffers: dict[str, Tensor] = _held.__dict__

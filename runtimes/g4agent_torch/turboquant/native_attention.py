@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import math
 from dataclasses import dataclass
-from functools import cache
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -18,6 +17,7 @@ from g4agent_torch.turboquant.layout import PAGE_TOKENS, TOKEN_BLOCK, Order
 from g4agent_torch.turboquant.native import BODIES, Call, Kernel, StreamLevels
 from g4agent_torch.turboquant.native_encoding import native_rotation
 from g4agent_torch.turboquant.partial import Partial
+from g4agent_torch.turboquant.whole_levels import whole_levels
 
 MAX_SIZE: Final = 1024
 ROTARY_SIZES: Final = (32, 64, 128)
@@ -30,10 +30,6 @@ _RATES: Final = (
     *((*pair, False) for pair in (("4", "4"), KEYS_FIRST["3.5"], KEYS_FIRST["2.5"])),
 )
 """Rates of both streams, and whether only values are kept, as the kernel numbers them."""
-MAX_MOVES: Final = 8
-"""Levels per coordinate that may be rounded the other way."""
-MAX_MOVE_ERROR: Final = 0.8
-"""Units by which such a level may be off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +53,12 @@ class _Shared:
 _made: WeakKeyDictionary[ValueOnly, _Shared] = WeakKeyDictionary()
 
 
-def supports(layer: LayerFormat, query: Tensor) -> bool:
-    """Whether the kernel can read this layer's pages."""
+def supports(layer: LayerFormat) -> bool:
+    """Whether the kernel can read pages of this layer, if these are in its order."""
     first, second = layer.streams
     if layer.value_only is not None and second.size not in ROTARY_SIZES:
         return False
-    return query.device.type == "cpu" and layer.tokens == PAGE_TOKENS and first.size + second.size <= MAX_SIZE
+    return layer.tokens == PAGE_TOKENS and first.size + second.size <= MAX_SIZE
 
 
 def decode_attention(
@@ -78,7 +74,6 @@ def decode_attention(
     heads, rows, size = query.shape
     query = query.contiguous()
     out, lse = torch.empty_like(query), torch.empty(heads, rows)
-    levels = [_levels(rate, 63 if kernel.body == "avx2" else 127) for rate in layer.rates]
     assert bias is None or (bias.is_contiguous() and bias.shape == (heads, rows, len(pages) * layer.tokens))
     call = Call(
         body=BODIES.index(kernel.body),
@@ -96,7 +91,7 @@ def decode_attention(
         page=ctypes.addressof(addresses := (ctypes.c_void_p * len(pages))(*map(Tensor.data_ptr, pages))),
         query=query.data_ptr(),
         rotation=(native_rotation(first.rotation), native_rotation(second.rotation)),
-        levels=(levels[0].of_call(), levels[1].of_call()),
+        levels=tuple(_levels(rate, kernel.body) for rate in layer.rates),
         bias=0 if bias is None else bias.data_ptr(),
         out=out.data_ptr(),
         lse=lse.data_ptr(),
@@ -111,48 +106,11 @@ def decode_attention(
     return Partial(out, lse)
 
 
-@dataclass(frozen=True, slots=True)
-class _Levels:
-    """A rate's codebooks in integers of one unit: int8 [coordinate of a code, code]."""
-
-    main: Tensor
-    tail: Tensor
-    unit: float
-
-    def of_call(self) -> StreamLevels:
-        return StreamLevels((self.main.data_ptr(), self.tail.data_ptr()), self.unit)
-
-
-@cache
-def _levels(rate: str, most: int) -> _Levels:
-    """Levels of at most `most` units, of the unit of which main levels of normal data are nearly multiples."""
-    wide = codec(64, rate, Scale.NORM, Order.KEY)
-    main, tail = (segment.codebook.levels for segment in wide.segments)
-    units = max(main.abs().max().item(), tail.abs().max().item()) / (most - torch.arange(128) / 8)
-    off = (main - (main / units[:, None, None]).round() * units[:, None, None]).square() * _frequency(main)[:, None]
-    unit = units[off.sum((1, 2)).argmin()].item()
-    return _Levels(_rounded(main, unit, most), _rounded(tail, unit, most), unit)
-
-
-def _frequency(levels: Tensor) -> Tensor:
-    """About how often normal data has each code, [codes]: its density to the power dims / (dims + 2)."""
-    return torch.exp(-levels.square().sum(1) / (4 if levels.shape[1] == 2 else 6))
-
-
-def _rounded(levels: Tensor, unit: float, most: int) -> Tensor:
-    """Levels [codes, dims] in units. Their rounding errors cancel, or sums over many values would drift."""
-    exact, frequency = levels / unit, _frequency(levels)
-    rounded = exact.round()
-    for axis in range(levels.shape[1]):
-        for _ in range(MAX_MOVES):
-            drift = ((rounded - exact)[:, axis] * frequency).sum()
-            moved = rounded[:, axis] - drift.sign()
-            better = (drift - drift.sign() * frequency).abs() < drift.abs() - frequency / 4
-            errors = torch.where(better & (moved.abs() <= most), (moved - exact[:, axis]).abs(), torch.inf)
-            if errors.min() > MAX_MOVE_ERROR:
-                break
-            rounded[errors.argmin(), axis] = moved[errors.argmin()]
-    return rounded.to(torch.int8).T.contiguous()
+def _levels(rate: str, body: str) -> StreamLevels:
+    """A rate's codebooks. Where the sums of two products have 16 bits, levels have 7."""
+    main, tail = (segment.codebook for segment in codec(64, rate, Scale.NORM, Order.KEY).segments)
+    levels = whole_levels(main, tail, 63 if body == "avx2" else 127)
+    return StreamLevels((levels.main.data_ptr(), levels.tail.data_ptr()), levels.unit)
 
 
 def _shared(layer: ValueOnly, signs: Tensor) -> _Shared:

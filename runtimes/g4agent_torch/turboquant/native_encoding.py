@@ -20,7 +20,7 @@ def encode(codec: Codec, x: Tensor) -> Tensor:
     """Vectors [N, P, d] of any float dtype → streams, uint8 [N, stream_bytes]; in PyTorch where there is no kernel."""
     native = kernel() if x.device.type == "cpu" else None
     count, tokens, size = x.shape
-    if native is None or tokens % TOKEN_BLOCK or len(codec.segments) > MAX_SEGMENTS:
+    if native is None or codec.order is Order.TOKEN or tokens % TOKEN_BLOCK or len(codec.segments) > MAX_SEGMENTS:
         return codec.encode(x)
     x = x.float().contiguous()
     out = torch.empty(count, codec.stream_bytes(tokens), dtype=torch.uint8)

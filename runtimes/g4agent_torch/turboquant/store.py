@@ -10,10 +10,10 @@ from transformers.cache_utils import DummyLayer, get_layer_types_and_kwargs
 
 from g4agent_torch.kv import BYTE_WINDOWS, DenseKVCache, WindowLayer
 from g4agent_torch.turboquant import codebooks
+from g4agent_torch.turboquant.attention import as_read_here
 from g4agent_torch.turboquant.cache import PAGED, SINKS, TAIL_PAGES, PagedLayer
 from g4agent_torch.turboquant.formats import layer_formats
 from g4agent_torch.turboquant.layout import FORMAT_VERSION, PAGE_TOKENS
-from g4agent_torch.turboquant.native import kernel
 from g4agent_torch.turboquant.rotation import SEED
 
 
@@ -35,15 +35,14 @@ class TurboQuantKVStore:
         self, text_model: PreTrainedModel, rate: str, windows: Callable[..., WindowLayer] | None = None
     ) -> None:
         self._types, self._arguments = get_layer_types_and_kwargs(text_model.config)
-        self.formats = layer_formats(text_model, rate)
+        formats = layer_formats(text_model, rate).items()
+        self.formats = {index: as_read_here(layer, text_model.device) for index, layer in formats}
         self._rate, self._windows = rate, windows
-        if text_model.device.type == "cpu":
-            kernel()  # now, as it may have to be compiled
 
     @property
     def described(self) -> Any:
         layers = [
-            [index, layer.heads, layer.head_dim, layer.value_only is not None, layer.rates]
+            [index, layer.heads, layer.head_dim, layer.value_only is not None, layer.rates, layer.token_order]
             for index, layer in self.formats.items()
         ]
         versions = [FORMAT_VERSION, codebooks.fingerprint(), SEED.decode(), SINKS, TAIL_PAGES, PAGE_TOKENS]

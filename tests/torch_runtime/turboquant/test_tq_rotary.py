@@ -60,7 +60,7 @@ def test_coded_scores_are_those_of_the_decoded_keys(kernel: str, monkeypatch: py
     """Attention over codes and a turning centre is attention over what they stand for, also a few pages at a time."""
     monkeypatch.setenv(VARIABLE, kernel)
     monkeypatch.setattr(attention, "MAX_SCORES", 2 * 2 * 35 * PAGE_TOKENS)
-    layer = LayerFormat(2, SIZE, "4", fine_keys=True, rotary=ROTARY)
+    layer = LayerFormat(2, SIZE, "4", fine_keys=True, rotary=ROTARY, token_order=kernel == "torch")
     cache, length = PagedLayer(layer), SINKS + 36 * PAGE_TOKENS
     cache.update(random(1, 2, length, SIZE), random(1, 2, length, SIZE, seed=1))
     assert cache.centre is not None and len(cache.pages) == 35

@@ -1,0 +1,119 @@
+"""Attention in PyTorch alone, by tables over pages in TOKEN order, against that over the decoded vectors."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from test_tq_native import SHAPES, compute, data, error, value_only
+from tiny_models import randomise, text_config
+from transformers import AutoModelForCausalLM
+
+from g4agent_torch.decoder import Decoder
+from g4agent_torch.turboquant import lookup, table_attention
+from g4agent_torch.turboquant.attention import as_read_here
+from g4agent_torch.turboquant.cache import PAGED
+from g4agent_torch.turboquant.codec import RATES
+from g4agent_torch.turboquant.formats import LayerFormat
+from g4agent_torch.turboquant.layout import Order, pack
+from g4agent_torch.turboquant.native import VARIABLE
+from g4agent_torch.turboquant.store import TurboQuantKVStore
+
+CPU = torch.device("cpu")
+LIMIT = 0.02
+"""What levels in bytes may add to the error, relative L2; a kernel may add half as much again."""
+
+
+def test_a_token_s_codes_lie_side_by_side() -> None:
+    """Where the tables look: of 4 bits two neighbours in a byte, of more one, and the last eighth in the upper bits."""
+    codes = torch.randint(0, 16, (32, 16), dtype=torch.uint8)
+    assert torch.equal(pack(codes, 4, Order.TOKEN), (codes[:, 0::2] | codes[:, 1::2] << 4).flatten())
+    wide = torch.randint(0, 128, (32, 16), dtype=torch.uint8)
+    packed = pack(wide, 7, Order.TOKEN)
+    assert torch.equal(packed & 127, wide.flatten()[: len(packed)])
+    last = sum((packed.view(7, -1)[i] >> 7) << i for i in range(7))
+    assert torch.equal(last, wide.flatten()[len(packed) :])
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("spread", [1, 4])
+def test_bytes_cost_little(shape: str, rate: str, spread: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong codes, scales, positions or units give errors near 1. Blocks end within the pages."""
+    monkeypatch.setattr(table_attention, "BLOCK_PAGES", 4)
+    inputs = data(shape, rate, pages=9, spread=spread, token_order=True)
+    expected, got = (compute(path, monkeypatch, *inputs) for path in ("reference", "torch"))
+    assert error(got.out, expected.out) < LIMIT * max(1, spread / 2)
+    assert (got.lse - expected.lse).abs().max() < 0.02 * spread
+
+
+@pytest.mark.parametrize("shape", ["Gemma 4 31B", "SmolLM2", "smallest"])
+@pytest.mark.parametrize("rate", RATES)
+def test_floats_are_exact(shape: str, rate: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What bytes hide, and what runs where products of bytes are slow."""
+    monkeypatch.setattr(table_attention, "precision", lambda: torch.float32)
+    monkeypatch.setattr(table_attention, "BLOCK_PAGES", 4)
+    inputs = data(shape, rate, pages=9, token_order=True)
+    expected, got = (compute(path, monkeypatch, *inputs) for path in ("reference", "torch"))
+    assert error(got.out, expected.out) < 1e-5
+    assert (got.lse - expected.lse).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("shape", ["Gemma 4 E4B", "Gemma 4 31B"])
+def test_small_weights_beside_a_large_one_count(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """511 keys of weight 1/700 are two fifths together; a weight in one byte would make them nothing."""
+    heads, size, rows, pairs = SHAPES[shape]
+    shared = value_only(size, pairs) if pairs else None
+    keys, query = torch.zeros(heads, 512, size), torch.zeros(heads, rows, size)
+    values = 1 + 0.2 * torch.randn(heads, 512, size, generator=torch.Generator().manual_seed(0))
+    free = 0 if shared is None else int(shared.rest[0])
+    query[..., free] = 1
+    keys[:, 77, free] = math.log(700)
+    if shared is not None:
+        values[..., free] = 0
+        values[:, 77, free] = math.log(700) / shared.key_norm[free]
+    layer = LayerFormat(heads, size, "4", shared, token_order=True)
+    pages = [layer.encode(keys[:, i : i + 128], values[:, i : i + 128]) for i in range(0, 512, 128)]
+    expected, got = (compute(path, monkeypatch, query, pages, layer) for path in ("reference", "torch"))
+    assert error(got.out, expected.out) < LIMIT
+
+
+def test_many_queries_take_fewer_pages_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunk of a prompt must not hold the scores of all its queries over 8,192 tokens."""
+    query, pages, layer = data("Gemma 3 270M", "4", pages=40, token_order=True)
+    many = query.repeat(1, 1024, 1)
+    sizes: list[int] = []
+    buffer = lookup.buffer
+
+    def watched(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        made = buffer(name, shape, dtype)
+        sizes.append(made.nbytes)
+        return made
+
+    monkeypatch.setattr(lookup, "buffer", watched)
+    got = compute("torch", monkeypatch, many, pages, layer)
+    assert max(sizes) <= 16 << 20
+    few = compute("torch", monkeypatch, query, pages, layer)
+    assert error(got.out[:, :4], few.out) < 1e-3  # weights are rounded beside the largest of their block
+
+
+def test_pages_are_in_the_order_of_who_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a kernel, its own; without, tokens'. What another has written has another name, and is made again."""
+    config = text_config("31B", global_head_dim=128)
+    model = Decoder(randomise(AutoModelForCausalLM.from_config(config)), PAGED, CPU).text_model
+    described = {}
+    for choice, expected in (("auto", False), ("torch", True), ("reference", False)):
+        monkeypatch.setenv(VARIABLE, choice)
+        store = TurboQuantKVStore(model, "4")
+        assert {layer.token_order for layer in store.formats.values()} == {expected}
+        described[choice] = str(store.described)
+    assert described["auto"] == described["reference"] != described["torch"]
+
+
+def test_a_layer_that_no_kernel_reads_goes_by_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "auto")
+    odd = LayerFormat(1, 1024, "4")
+    assert as_read_here(odd, CPU).token_order
+    assert not as_read_here(replace(odd, head_dim=512), CPU).token_order
