@@ -37,7 +37,7 @@ from g4agent_torch.turboquant.attention import decode_attention
 from g4agent_torch.turboquant.cache import SINKS
 from g4agent_torch.turboquant.formats import LayerFormat, ValueOnly
 from g4agent_torch.turboquant.layout import PAGE_TOKENS
-from g4agent_torch.turboquant.slabs import in_huge_pages
+from g4agent_torch.turboquant.slabs import Pages, in_huge_pages
 
 TOKENS = (32_768, 131_072)
 RATES = ("4", "3.5")
@@ -92,7 +92,7 @@ def compressed(
     shared = value_only(shape.size, shape.rotary_pairs) if shape.rotary_pairs else None
     layer = LayerFormat(shape.kv_heads, shape.size, rate, shared, token_order=token_order)
     distinct = [layer.encode(*torch.randn(2, shape.kv_heads, PAGE_TOKENS, shape.size)) for _ in range(DISTINCT_PAGES)]
-    pages = [place(distinct[i % DISTINCT_PAGES]) for i in range(tokens // PAGE_TOKENS)]
+    pages = Pages(place(distinct[i % DISTINCT_PAGES]) for i in range(tokens // PAGE_TOKENS))
     return lambda: decode_attention(query, pages, layer, SINKS)
 
 

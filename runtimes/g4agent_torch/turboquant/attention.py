@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final, Protocol
@@ -26,7 +27,12 @@ MAX_SCORES: Final = 1 << 24
 
 class _Path(Protocol):
     def __call__(
-        self, query: Tensor, pages: list[Tensor], layer: LayerFormat, first_position: int, bias: Tensor | None = None
+        self,
+        query: Tensor,
+        pages: Sequence[Tensor],
+        layer: LayerFormat,
+        first_position: int,
+        bias: Tensor | None = None,
     ) -> Partial: ...
 
 
@@ -38,7 +44,7 @@ def dense_attention(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | 
 
 
 def decode_attention(
-    query: Tensor, pages: list[Tensor], layer: LayerFormat, first_position: int, centre: Tensor | None = None
+    query: Tensor, pages: Sequence[Tensor], layer: LayerFormat, first_position: int, centre: Tensor | None = None
 ) -> Partial:
     """Queries over all tokens of some pages.
 
@@ -84,7 +90,7 @@ def _path(query: Tensor, layer: LayerFormat) -> _Path:
 
 
 def _by_triton(
-    query: Tensor, pages: list[Tensor], layer: LayerFormat, first_position: int, bias: Tensor | None = None
+    query: Tensor, pages: Sequence[Tensor], layer: LayerFormat, first_position: int, bias: Tensor | None = None
 ) -> Partial:
     from g4agent_torch.turboquant.gpu import decode_attention as triton_attention
 
@@ -96,7 +102,7 @@ def _with_turning_centre(
     path: _Path,
     query: Tensor,
     balanced: Tensor,
-    pages: list[Tensor],
+    pages: Sequence[Tensor],
     layer: LayerFormat,
     first_position: int,
     centre: Tensor,

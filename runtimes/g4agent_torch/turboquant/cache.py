@@ -7,6 +7,7 @@ precision, what lies behind them too, and every page in between as codes. A page
 
 from __future__ import annotations
 
+from operator import is_
 from typing import Any, Final
 
 import torch
@@ -19,7 +20,7 @@ from g4agent_torch.kv import Span, extended
 from g4agent_torch.turboquant.attention import decode_attention, dense_attention
 from g4agent_torch.turboquant.formats import LayerFormat
 from g4agent_torch.turboquant.partial import Partial, merged
-from g4agent_torch.turboquant.slabs import in_huge_pages
+from g4agent_torch.turboquant.slabs import Pages, in_huge_pages
 
 PAGED: Final = "g4agent_paged"
 """Name under which `paged_attention` is registered."""
@@ -42,6 +43,7 @@ class PagedLayer(CacheLayerMixin):
         self.format = layer
         self.pages: list[Tensor] = []
         """Uint8 [page_bytes] each, never written again."""
+        self._read = Pages()
         self.sinks: tuple[Tensor, Tensor] | None = None
         """Keys and values [1, KV, SINKS, D], once there are pages."""
         self.centre: Tensor | None = None
@@ -138,8 +140,14 @@ class PagedLayer(CacheLayerMixin):
         if pages:
             assert self.sinks is not None
             parts.append(dense_attention(packed, self.sinks[0][0], self.sinks[1][0]))
-            parts.append(decode_attention(packed, self.pages[:pages], self.format, SINKS, self.centre))
+            parts.append(decode_attention(packed, self._first(pages), self.format, SINKS, self.centre))
         return merged(parts).out.reshape(heads, count, size).to(query.dtype)
+
+    def _first(self, count: int) -> Pages:
+        """The first pages: mostly those that the last token read, as they were then."""
+        if len(self._read) != count or not all(map(is_, self._read, self.pages)):
+            self._read = Pages(self.pages[:count])
+        return self._read
 
 
 def paged_attention(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -103,13 +104,13 @@ class LayerFormat:
             [native_encoding.encode(*pair) for pair in zip(self.streams, (first, second), strict=True)], -1
         ).flatten()
 
-    def split(self, pages: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def split(self, pages: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Pages, uint8 [page_bytes] each → their two streams, uint8 [pages, KV, stream_bytes]."""
-        stacked = torch.stack(pages).unflatten(-1, (self.heads, self.head_bytes))
+        stacked = torch.stack(tuple(pages)).unflatten(-1, (self.heads, self.head_bytes))
         first, second = stacked.split([stream.stream_bytes(self.tokens) for stream in self.streams], -1)
         return first, second
 
-    def decode(self, pages: list[Tensor], first_position: int) -> tuple[Tensor, Tensor]:
+    def decode(self, pages: Sequence[Tensor], first_position: int) -> tuple[Tensor, Tensor]:
         """Pages → keys and values, float32 [KV, pages · P, D] each. For tests: attention never decodes like this."""
         first, second = (
             stream.decode(part, self.tokens).transpose(0, 1).flatten(1, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 from weakref import WeakKeyDictionary
@@ -17,6 +18,7 @@ from g4agent_torch.turboquant.layout import PAGE_TOKENS, TOKEN_BLOCK, Order
 from g4agent_torch.turboquant.native import BODIES, Call, Kernel, StreamLevels
 from g4agent_torch.turboquant.native_encoding import native_rotation
 from g4agent_torch.turboquant.partial import Partial
+from g4agent_torch.turboquant.slabs import Pages
 from g4agent_torch.turboquant.whole_levels import whole_levels
 
 MAX_SIZE: Final = 1024
@@ -64,7 +66,7 @@ def supports(layer: LayerFormat) -> bool:
 def decode_attention(
     kernel: Kernel,
     query: Tensor,
-    pages: list[Tensor],
+    pages: Sequence[Tensor],
     layer: LayerFormat,
     first_position: int,
     bias: Tensor | None = None,
@@ -72,7 +74,7 @@ def decode_attention(
     """See `reference_attention.decode_attention`."""
     first, second = layer.streams
     heads, rows, size = query.shape
-    query = query.contiguous()
+    query, read = query.contiguous(), pages if isinstance(pages, Pages) else Pages(pages)
     out, lse = torch.empty_like(query), torch.empty(heads, rows)
     assert bias is None or (bias.is_contiguous() and bias.shape == (heads, rows, len(pages) * layer.tokens))
     call = Call(
@@ -88,7 +90,7 @@ def decode_attention(
         pages=len(pages),
         head_bytes=layer.head_bytes,
         first_position=first_position,
-        page=ctypes.addressof(addresses := (ctypes.c_void_p * len(pages))(*map(Tensor.data_ptr, pages))),
+        page=ctypes.addressof(read.addresses),
         query=query.data_ptr(),
         rotation=(native_rotation(first.rotation), native_rotation(second.rotation)),
         levels=tuple(_levels(rate, kernel.body) for rate in layer.rates),
@@ -102,7 +104,6 @@ def decode_attention(
         call.key_norm, call.frequencies = shared.key_norm.data_ptr(), shared.frequencies.data_ptr()
         call.rope, call.rope_unit = shared.rope.data_ptr(), shared.rope_unit
     kernel.library.g4_decode_attention(call)
-    del addresses  # lived until here
     return Partial(out, lse)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -16,7 +17,7 @@ BLOCK_PAGES: Final = 4096 // PAGE_TOKENS
 
 
 def decode_attention(
-    query: Tensor, pages: list[Tensor], layer: LayerFormat, first_position: int, bias: Tensor | None = None
+    query: Tensor, pages: Sequence[Tensor], layer: LayerFormat, first_position: int, bias: Tensor | None = None
 ) -> Partial:
     """See `attention.decode_attention`; the query is balanced, and `bias` added to scores, float32 [KV, N, tokens]."""
     first, second = layer.streams
@@ -53,7 +54,7 @@ def unrotated(out: Tensor, layer: LayerFormat) -> Tensor:
     return whole
 
 
-def _rotated(layer: LayerFormat, pages: list[Tensor]) -> tuple[Tensor, Tensor]:
+def _rotated(layer: LayerFormat, pages: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Both streams in their rotated basis, float32 [KV, tokens, size]."""
     first, second = (
         stream.dequantise(part, layer.tokens).transpose(0, 1).flatten(1, 2)

@@ -12,6 +12,7 @@ import os
 import threading
 import weakref
 from collections import deque
+from functools import cached_property
 from typing import Final
 
 import torch
@@ -21,6 +22,15 @@ HUGE: Final = 2 << 20
 """Bytes of a huge page on x86-64, and on Arm with 4 KB pages."""
 SLAB: Final = 4 * HUGE
 """What is not touched yet takes no memory."""
+
+
+class Pages(tuple[Tensor, ...]):
+    """Pages that are read together, in order."""
+
+    @cached_property
+    def addresses(self) -> ctypes.Array[ctypes.c_void_p]:
+        """Where each begins, for a kernel. Asking all tensors takes as long as reading some of the pages."""
+        return (ctypes.c_void_p * len(self))(*map(Tensor.data_ptr, self))
 
 
 class Slab:

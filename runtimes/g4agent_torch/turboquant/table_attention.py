@@ -6,6 +6,7 @@ Codes become levels by `lookup.py`, a block of pages at a time. Softmax, and sum
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -38,7 +39,7 @@ def supports(layer: LayerFormat) -> bool:
 
 @products_of_many_rows()
 def decode_attention(
-    query: Tensor, pages: list[Tensor], layer: LayerFormat, first_position: int, bias: Tensor | None = None
+    query: Tensor, pages: Sequence[Tensor], layer: LayerFormat, first_position: int, bias: Tensor | None = None
 ) -> Partial:
     """See `reference_attention.decode_attention`."""
     shared, parts = layer.value_only, []
@@ -52,7 +53,7 @@ def decode_attention(
     held = buffer("pages", (min(at_once, len(pages)), layer.page_bytes), torch.uint8)
     for start in range(0, len(pages), at_once):
         some, token = pages[start : start + at_once], start * layer.tokens
-        packed = torch.stack(some, out=held[: len(some)]).unflatten(1, (layer.heads, -1))
+        packed = torch.stack(tuple(some), out=held[: len(some)]).unflatten(1, (layer.heads, -1))
         streams = packed.split([stream.stream_bytes(layer.tokens) for stream in layer.streams], -1)
         first = _Stream(layer.streams[0], streams[0], "first")
         scores = first.scores(factor)

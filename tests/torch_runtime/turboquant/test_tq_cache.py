@@ -78,6 +78,21 @@ def test_attention_is_that_over_decoded_vectors_however_the_prompt_is_cut(
         assert all(torch.equal(a, b) for a, b in zip(other.pages, layer.pages, strict=True))
 
 
+@pytest.mark.parametrize("kernel", ["auto", "torch", "reference"])
+def test_a_page_that_another_takes_the_place_of_is_not_read_again(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where pages lie is remembered from token to token; a session that adopts or cuts pages must not read old ones."""
+    monkeypatch.setenv("G4AGENT_KV_KERNEL", kernel)
+    query, keys, values = inputs(None)
+    layer = PagedLayer(LayerFormat(2, 128, "4", token_order=kernel == "torch"))
+    layer.update(keys, values)
+    before = layer.attend(query[:, -1:])
+    assert torch.equal(layer.attend(query[:, -1:]), before)
+    page, layer.pages[1] = layer.pages[1], layer.pages[2]
+    assert not torch.allclose(layer.attend(query[:, -1:]), before, atol=1e-3)
+    layer.pages[1] = page
+    assert torch.equal(layer.attend(query[:, -1:]), before)
+
+
 @pytest.mark.parametrize("first", [15, 16, 143, 144, 271])
 def test_a_buffer_that_is_full_when_a_page_is_due_keeps_its_rows(first: int) -> None:
     """After a prompt of 143 tokens, the 129th new one makes both the buffer move on and the first page encode."""

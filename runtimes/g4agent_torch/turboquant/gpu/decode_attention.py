@@ -7,6 +7,7 @@ one KV head (split-K), and `reduce_kernel` puts the splits together.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Final
@@ -64,7 +65,7 @@ def supports(layer: LayerFormat) -> bool:
 
 
 def decode_attention(
-    query: Tensor, pages: list[Tensor], layer: LayerFormat, first_position: int, kind: torch.dtype = torch.float16
+    query: Tensor, pages: Sequence[Tensor], layer: LayerFormat, first_position: int, kind: torch.dtype = torch.float16
 ) -> Partial:
     """See `attention.decode_attention`; `kind` is what tensor cores multiply, float32 for exact comparisons."""
     first, second = layer.streams
@@ -84,7 +85,7 @@ def decode_attention(
 def _attend(
     query: Tensor,
     turned: Tensor | None,
-    pages: list[Tensor],
+    pages: Sequence[Tensor],
     layer: LayerFormat,
     first_position: int,
     kind: torch.dtype,
@@ -152,7 +153,7 @@ def _matrix(rotation: Rotation, device: torch.device) -> Tensor:
     return rotation.matrix.to(device)
 
 
-def _addresses(pages: list[Tensor], layer: LayerFormat) -> Tensor:
+def _addresses(pages: Sequence[Tensor], layer: LayerFormat) -> Tensor:
     """Int64 [pages] on the pages' device. Copied only when it changes: mostly once per page, not once per token."""
     table = _tables.setdefault(layer, _Table())
     host = [page.data_ptr() for page in pages]
