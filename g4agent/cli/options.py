@@ -56,7 +56,10 @@ Dtype = Annotated[str | None, typer.Option(help="auto, float32, bfloat16.")]
 ContextLength = Annotated[
     int | None, typer.Option("--context", "--context-length", min=256, help="Tokens that a session may have.")
 ]
-KvBits = Annotated[str | None, typer.Option("--kv-bits", help="16, 4, 3.5 or 2.5: bits per number of the KV cache.")]
+KvBits = Annotated[
+    str | None,
+    typer.Option("--kv-bits", help="16, 4, 3.5 or 2.5: bits per number of the KV cache; 3.5,11=4: layer 11 has 4."),
+]
 KvSlidingBits = Annotated[
     str | None, typer.Option("--kv-sliding-bits", help="16 or 8: bits per number of the sliding layers' windows.")
 ]

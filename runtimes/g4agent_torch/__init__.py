@@ -47,7 +47,7 @@ def load(
         prefill_chunk: Tokens per forward pass of a prompt. Cancelling waits for one pass, so the default is 256 on a
             CPU and 2048 elsewhere.
         kv_bits: Bits per number that full-attention layers keep of old keys and values, everything counted: `4`, `3.5`,
-            `2.5`, or `16` for the precision of the weights.
+            `2.5`, or `16` for the precision of the weights. Single layers may have another: `3.5,11=4,17-29=2.5`.
         kv_sliding_bits: The same for the windows of sliding layers: `16`, or `8`, a byte each and a scale per vector.
         head_bits: Bits per weight from which the output head finds the likely tokens: `16`, or on a CPU with AVX-512
             `4`, which is quicker; the 1,024 likeliest are then scored from the weights themselves, all others from

@@ -23,12 +23,11 @@ from g4agent_torch.checkpoint import Checkpoint, Progress, open_checkpoint
 from g4agent_torch.decoder import Decoder
 from g4agent_torch.kv import DenseKVStore, KVStore
 from g4agent_torch.masking import GrammarCompiler
-from g4agent_torch.memory import SLIDING_BITS, shape_of
+from g4agent_torch.memory import SLIDING_BITS, read_kv_bits, shape_of
 from g4agent_torch.residents import Residents
 from g4agent_torch.runtime import TorchRuntime
 from g4agent_torch.tokenizer import TorchTokenizer
 from g4agent_torch.turboquant.cache import PAGED
-from g4agent_torch.turboquant.codec import RATES
 from g4agent_torch.turboquant.store import TurboQuantKVStore
 from g4agent_torch.vision import Vision
 
@@ -57,7 +56,7 @@ def load_runtime(
     progress: Progress | None,
 ) -> TorchRuntime:
     """See `g4agent_torch.load`."""
-    where, rate = _device(device), _rate(kv_bits)
+    where, compressed = _device(device), read_kv_bits(kv_bits).rate != "16"
     if kv_sliding_bits not in SLIDING_BITS:
         raise ConfigError(
             f"{kv_sliding_bits!r} bits are no rate of the sliding windows.", hint=f"Use {' or '.join(SLIDING_BITS)}."
@@ -66,7 +65,9 @@ def load_runtime(
     say = progress or _line_on_stderr
     with _progress_bars(bars):
         checkpoint = open_checkpoint(model, offline=offline, progress=say)
-        output_head.check(head_bits, where, shape_of(checkpoint.config))
+        shape = shape_of(checkpoint.config)
+        shape.check(kv_bits)
+        output_head.check(head_bits, where, shape)
         precision = _precision(dtype, where, checkpoint.weight_bytes)
         started = time.monotonic()
         large = checkpoint.weight_bytes >= SMALL_BYTES
@@ -74,17 +75,16 @@ def load_runtime(
             say(f"{checkpoint.name}: loading {checkpoint.weight_bytes / 1e9:.1f} GB of weights")
         with _progress_bars(bars and large):
             weights = _load_weights(checkpoint, precision)
-    attention = DenseKVStore.attention if rate is None else PAGED
+    attention = PAGED if compressed else DenseKVStore.attention
     decoder, vision = _on_device(weights, where, checkpoint, attention, head_bits)
     if large:
         say(f"{checkpoint.name}: ready on {where} after {time.monotonic() - started:.0f} s")
     config = decoder.config
     windows = None if kv_sliding_bits == "16" else partial(ByteWindowLayer, dtype=precision)
     store: KVStore = (
-        DenseKVStore(config, windows) if rate is None else TurboQuantKVStore(decoder.text_model, rate, windows)
+        TurboQuantKVStore(decoder.text_model, kv_bits, windows) if compressed else DenseKVStore(config, windows)
     )
     context = _context_length(context_length, config.max_position_embeddings)
-    shape = shape_of(checkpoint.config)
     if kv_memory is not None:
         fits = shape.fitting_tokens(kv_memory, kv_bits, precision.itemsize, kv_sliding_bits)
         context = _fitting(context, fits, kv_memory)
@@ -136,15 +136,6 @@ def _precision(name: str, device: torch.device, weight_bytes: int) -> torch.dtyp
     if name not in DTYPES:
         raise ConfigError(f"{name!r} is not a precision.", hint=f"Use auto, {' or '.join(DTYPES)}.")
     return DTYPES[name]
-
-
-def _rate(kv_bits: str) -> str | None:
-    """The compressed cache's rate; None for full precision."""
-    if kv_bits == "16":
-        return None
-    if kv_bits not in RATES:
-        raise ConfigError(f"{kv_bits!r} bits are no rate of the KV cache.", hint=f"Use 16, {', '.join(RATES)}.")
-    return kv_bits
 
 
 def _context_length(asked: int | None, longest: int) -> int:

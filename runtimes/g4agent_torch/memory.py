@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
-from g4agent.errors import ModelLoadError
+from g4agent.errors import ConfigError, ModelLoadError
 
 RATES: Final = ("16", "4", "3.5", "2.5")
 """As `kv_bits` takes them; 16 is bfloat16."""
@@ -31,6 +32,43 @@ TAIL_TOKENS: Final = 2 * PAGE_TOKENS
 """Of compressed layers: at most so many last tokens, too."""
 NUMBER_BYTES: Final = 2
 """Of bfloat16."""
+
+
+@dataclass(frozen=True, slots=True)
+class KVBits:
+    """What `kv_bits` says: a rate for all full layers, and others for single ones."""
+
+    rate: str
+    """One of `RATES`."""
+    layers: Mapping[int, str]
+    """By layer of the model."""
+
+    def of(self, layer: int) -> str:
+        """The rate of a layer."""
+        return self.layers.get(layer, self.rate)
+
+
+@cache
+def read_kv_bits(text: str) -> KVBits:
+    """`4`, or with rates of single layers or neighbours `3.5,11=4,17-29=2.5`.
+
+    Raises:
+        ConfigError: It is nothing like that.
+    """
+    rate, *parts = (part.strip() for part in text.split(","))
+    layers: dict[int, str] = {}
+    for part in parts:
+        numbers, equals, own = (word.strip() for word in part.partition("="))
+        first, dash, last = numbers.partition("-")
+        if not (equals and first.isdecimal() and (last.isdecimal() if dash else True)):
+            raise ConfigError(f"{part!r} says no layer's bits.", hint="Write them as 11=4, or 17-29=2.5.")
+        layers |= dict.fromkeys(range(int(first), int(last or first) + 1), own)
+    for own in (rate, *layers.values()):
+        if own not in RATES:
+            raise ConfigError(f"{own!r} bits are no rate of the KV cache.", hint=f"Use {', '.join(RATES)}.")
+    if layers and "16" in (rate, *layers.values()):
+        raise ConfigError("All full layers are compressed, or none is.", hint="Use 16 alone, or 4 for some layers.")
+    return KVBits(rate, layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +125,17 @@ class Shape:
                 total += 3 * experts * inner * hidden + experts * hidden + hidden + experts + 3 * hidden
         return total
 
+    def check(self, kv_bits: str) -> None:
+        """Raises:
+        ConfigError: `kv_bits` is none, or says something of layers that keep nothing or a window only.
+        """
+        growing = [index for index, layer in enumerate(self.layers) if not layer.sliding and not layer.shared]
+        if odd := sorted(read_kv_bits(kv_bits).layers.keys() - set(growing)):
+            raise ConfigError(
+                f"Layer {odd[0]} keeps no keys and values that could be compressed.",
+                hint=f"Those that do: {', '.join(map(str, growing))}.",
+            )
+
     def value_only(self, layer: Layer) -> bool:
         """Whether keys and values come from one projection."""
         return bool(self.config.get("attention_k_eq_v")) and not layer.sliding
@@ -108,29 +157,29 @@ class Shape:
         hidden: int = self.config["hidden_size"]
         return rows * (hidden // 2 + hidden // HEAD_GROUP * 2 * number_bytes)
 
-    def kv_bytes(self, tokens: int, rate: str, chunk: int, sliding_bits: str = "16") -> int | None:
+    def kv_bytes(self, tokens: int, kv_bits: str, chunk: int, sliding_bits: str = "16") -> int | None:
         """The whole cache after a prompt, sliding windows included.
 
         Args:
             tokens: Of the prompt.
-            rate: One of `RATES`.
+            kv_bits: See `read_kv_bits`.
             chunk: Tokens per forward pass: `prefill_chunk`.
             sliding_bits: One of `SLIDING_BITS`.
 
         Returns:
             None where the model's head sizes cannot be compressed.
         """
-        total = 0
-        for layer in self.layers:
+        total, rates = 0, read_kv_bits(kv_bits)
+        for index, layer in enumerate(self.layers):
             if layer.shared:
                 continue
             vector = 2 * layer.heads * layer.head_dim * NUMBER_BYTES  # a key and a value
             if layer.sliding:
                 total += _row(layer, sliding_bits, NUMBER_BYTES) * _span(tokens, chunk, self.config["sliding_window"])
-            elif rate == "16":
+            elif rates.of(index) == "16":
                 total += vector * _grown(tokens, chunk)
             else:
-                page = self._page_bytes(layer, rate)
+                page = self._page_bytes(layer, rates.of(index))
                 if page is None:
                     return None
                 pages = _coded_pages(tokens - 1)
@@ -138,15 +187,16 @@ class Shape:
                 total += pages * page + start + vector * _tail(tokens, chunk)
         return total
 
-    def token_bytes(self, rate: str, number_bytes: int = NUMBER_BYTES) -> float:
+    def token_bytes(self, kv_bits: str, number_bytes: int = NUMBER_BYTES) -> float:
         """What a further token takes once the windows are full, buffers' slack left out; uncompressed numbers have
         `number_bytes` each."""
-        growing = [layer for layer in self.layers if not layer.sliding and not layer.shared]
-        if rate == "16":
-            return float(sum(2 * layer.heads * layer.head_dim * number_bytes for layer in growing))
-        return sum((self._page_bytes(layer, rate) or 0) / PAGE_TOKENS for layer in growing)
+        rates = read_kv_bits(kv_bits)
+        growing = [(index, layer) for index, layer in enumerate(self.layers) if not layer.sliding and not layer.shared]
+        if rates.rate == "16":
+            return float(sum(2 * layer.heads * layer.head_dim * number_bytes for _, layer in growing))
+        return sum((self._page_bytes(layer, rates.of(index)) or 0) / PAGE_TOKENS for index, layer in growing)
 
-    def fitting_tokens(self, limit: int, rate: str, number_bytes: int, sliding_bits: str = "16") -> int:
+    def fitting_tokens(self, limit: int, kv_bits: str, number_bytes: int, sliding_bits: str = "16") -> int:
         """The longest session whose keys and values fit into `limit` bytes, buffers' slack left out; 0 or less if not
         even its windows do. Uncompressed numbers have `number_bytes` each."""
         fixed = 0
@@ -156,9 +206,9 @@ class Shape:
             vector = 2 * layer.heads * layer.head_dim * number_bytes
             if layer.sliding:
                 fixed += _row(layer, sliding_bits, number_bytes) * self.config["sliding_window"]
-            elif rate != "16":
+            elif read_kv_bits(kv_bits).rate != "16":
                 fixed += vector * (SINKS + TAIL_TOKENS) + self._centre_bytes(layer)
-        return int((limit - fixed) / self.token_bytes(rate, number_bytes))
+        return int((limit - fixed) / self.token_bytes(kv_bits, number_bytes))
 
     def _page_bytes(self, layer: Layer, rate: str) -> int | None:
         """Of one layer's part of a page; see `turboquant/layout.py`."""

@@ -16,11 +16,12 @@ from transformers import Gemma4ForCausalLM, Gemma4TextConfig, Gemma4UnifiedForCa
 from typer.testing import CliRunner
 
 from g4agent.cli.app import app
+from g4agent.errors import ConfigError
 from g4agent_torch import catalog, load, memory
 from g4agent_torch.byte_windows import ByteWindowLayer
 from g4agent_torch.decoder import Decoder
 from g4agent_torch.kv import DenseKVStore
-from g4agent_torch.memory import OFFICIAL, RATES, SLIDING_BITS, Shape, shape_of
+from g4agent_torch.memory import OFFICIAL, RATES, SLIDING_BITS, Shape, read_kv_bits, shape_of
 from g4agent_torch.turboquant.store import TurboQuantKVStore
 
 WIDE = {"head_dim": 32, "global_head_dim": 128}
@@ -114,6 +115,36 @@ def test_31b_needs_what_the_benchmark_prints() -> None:
     shape = OFFICIAL["google/gemma-4-31B-it"]
     growing = Shape(shape.config, tuple(layer for layer in shape.layers if not layer.sliding))
     assert round((growing.kv_bytes(262_144, "4", 256) or 0) / 1e9, 2) == 2.72
+
+
+@pytest.mark.parametrize("kv_bits", ["4,{last}=2.5", "2.5, {first} = 4,{last}=3.5", "3.5,{last}-{last}=4"])
+def test_layers_with_bits_of_their_own(kv_bits: str) -> None:
+    """What the ledger and `kv_memory` count is what the store allocates, layer by layer."""
+    config = text_config("E4B", **WIDE)
+    text, shape = Gemma4ForCausalLM(config).get_decoder(), shape_of(saved(config))
+    growing = [i for i, layer in enumerate(shape.layers) if not layer.sliding and not layer.shared]
+    kv_bits = kv_bits.format(first=growing[0], last=growing[-1])
+    shape.check(kv_bits)
+    store = TurboQuantKVStore(text, kv_bits)
+    assert {i: layer.rate for i, layer in store.formats.items()} == {i: read_kv_bits(kv_bits).of(i) for i in growing}
+    assert store.described != TurboQuantKVStore(text, kv_bits[: kv_bits.index(",")]).described
+    assert filled(store, shape, 1000, 64) == shape.kv_bytes(1000, kv_bits, 64)
+    per_token = (filled(store, shape, 1000 + 128, 64) - filled(store, shape, 1000, 64)) / 128
+    assert shape.token_bytes(kv_bits) == pytest.approx(per_token)
+
+
+@pytest.mark.parametrize(
+    ("kv_bits", "complaint"),
+    [
+        ("", "'' bits"), ("3", "'3' bits"), ("4,5", "'5' says no"), ("4,x=2.5", "says no"), ("4,1-=2.5", "says no"),
+        ("4,11=3", "'3' bits"), ("4,", "says no"), ("4,11=16", "or none"), ("16,11=4", "or none"),
+        ("4,0=2.5", "Layer 0 keeps no"), ("4,99=2.5", "Layer 99 keeps no"),
+    ],
+)  # fmt: skip
+def test_bits_that_are_none_are_refused(kv_bits: str, complaint: str) -> None:
+    """Before the weights are read: a typing error must not cost minutes."""
+    with pytest.raises(ConfigError, match=complaint):
+        OFFICIAL["google/gemma-4-31B-it"].check(kv_bits)
 
 
 def test_heads_that_cannot_be_compressed_have_no_rate() -> None:

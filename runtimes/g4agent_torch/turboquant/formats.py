@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from g4agent.errors import ConfigError
+from g4agent_torch.memory import read_kv_bits
 from g4agent_torch.turboquant import gpu, native_encoding
 from g4agent_torch.turboquant.codec import KEYS_FIRST, Codec, Scale, codec, is_encodable
 from g4agent_torch.turboquant.layout import PAGE_TOKENS, Order
@@ -126,19 +127,19 @@ class LayerFormat:
         return keys, values
 
 
-def layer_formats(text_model: Any, rate: str) -> dict[int, LayerFormat]:
+def layer_formats(text_model: Any, kv_bits: str) -> dict[int, LayerFormat]:
     """The format of each full-attention layer that stores keys and values, by layer index.
 
     Args:
         text_model: The decoder of a Gemma 4, Gemma 3 or Llama-shaped model.
-        rate: One of `codec.RATES`.
+        kv_bits: One of `codec.RATES`, or with others for single layers; see `memory.read_kv_bits`.
 
     Raises:
         ConfigError: A head size has no codec.
     """
     config = text_model.config
     kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
-    formats, rotary = {}, _rotary(text_model)
+    formats, rotary, rates = {}, _rotary(text_model), read_kv_bits(kv_bits)
     for index, (kind, layer) in enumerate(zip(kinds, text_model.layers, strict=True)):
         attention = layer.self_attn
         if kind != "full_attention" or getattr(attention, "is_kv_shared_layer", False):
@@ -154,6 +155,7 @@ def layer_formats(text_model: Any, rate: str) -> dict[int, LayerFormat]:
         balance = _balance(attention) if shared is None else None
         uneven = shared is None and balance is None  # keys whose large dimensions nothing is known of
         turning = rotary if uneven and rotary is not None and 2 * len(rotary.frequencies) == size else None
+        rate = rates.of(index)
         formats[index] = LayerFormat(heads, size, rate, shared, balance=balance, fine_keys=uneven, rotary=turning)
     return formats
 

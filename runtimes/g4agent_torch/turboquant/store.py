@@ -22,7 +22,7 @@ class TurboQuantKVStore:
 
     Args:
         text_model: The decoder of a Gemma 4, Gemma 3 or Llama-shaped model.
-        rate: One of `codec.RATES`.
+        kv_bits: One of `codec.RATES`, or with others for single layers; see `memory.read_kv_bits`.
         windows: Makes a sliding layer of a window's size; None: one in the model's precision.
 
     Raises:
@@ -32,12 +32,12 @@ class TurboQuantKVStore:
     attention = PAGED
 
     def __init__(
-        self, text_model: PreTrainedModel, rate: str, windows: Callable[..., WindowLayer] | None = None
+        self, text_model: PreTrainedModel, kv_bits: str, windows: Callable[..., WindowLayer] | None = None
     ) -> None:
         self._types, self._arguments = get_layer_types_and_kwargs(text_model.config)
-        formats = layer_formats(text_model, rate).items()
+        formats = layer_formats(text_model, kv_bits).items()
         self.formats = {index: as_read_here(layer, text_model.device) for index, layer in formats}
-        self._rate, self._windows = rate, windows
+        self._windows = windows
 
     @property
     def described(self) -> Any:
@@ -46,7 +46,7 @@ class TurboQuantKVStore:
             for index, layer in self.formats.items()
         ]
         versions = [FORMAT_VERSION, codebooks.fingerprint(), SEED.decode(), SINKS, TAIL_PAGES, PAGE_TOKENS]
-        return [versions, self._rate, layers, *([] if self._windows is None else [BYTE_WINDOWS])]
+        return [versions, layers, *([] if self._windows is None else [BYTE_WINDOWS])]
 
     def new(self) -> DenseKVCache:
         layers: list[Any] = []
