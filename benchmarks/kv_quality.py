@@ -2,7 +2,7 @@
 
     python benchmarks/kv_quality.py [--model gemma-3-270m smollm2-135m] [--caches NAME ...] [--quick]
                                     [--sequences 8] [--length 4096] [--needle-tokens 1024 2048 4096 7680]
-                                    [--seeds 2] [--by-layer] [--results FILE] [--json] [--check]
+                                    [--seeds 2] [--by-layer] [--kv-bits BITS ...] [--results FILE] [--json] [--check]
 
 The cache is quantised as it decodes: what a token reads depends on its position alone (docstring of
 `g4agent_torch/turboquant/cache.py`), so a prompt in chunks gives what token by token gives.
@@ -15,7 +15,7 @@ each is begun again, and found if every digit is the model's first choice. Only 
 (`of`).
 
 `--by-layer` adds a row for each full-attention layer and rate of ours, with codes in that layer alone: which layers
-cost what.
+cost what. `--kv-bits 3.5,6-8=4` adds a row for bits of single layers, as `kv_bits` takes them; name the one `--model`.
 
 `--results` keeps finished parts in a file and goes on from it. Bits count scales and offsets as 16-bit numbers.
 """
@@ -29,6 +29,7 @@ import sys
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -182,6 +183,7 @@ def measure(name: str, options: Any, results: Results) -> dict[str, dict[str, fl
     model, tokenizer = load(name)
     text, exact_store = model.get_decoder(), DenseKVStore(model.config)
     stores = {cache: CACHES[cache][0](text) for cache in options.caches}
+    stores |= {bits: TurboQuantKVStore(text, bits) for bits in options.kv_bits}
     if options.by_layer:
         for rate, layer in product(
             (rate for rate in RATES if f"{rate} bits" in options.caches), layer_formats(text, "4")
@@ -201,7 +203,9 @@ def measure(name: str, options: Any, results: Results) -> dict[str, dict[str, fl
                 results.put(found(model, tokenizer, store.new(), ids, needles), name, cache, *key)
                 print(f"{name}, {cache}, {key}: {results.get(name, cache, *key)}", file=sys.stderr, flush=True)
     size = text.layers[0].self_attn.head_dim
-    return {f"{name}, {cache}": _row(name, cache, size, options, results) for cache in stores}
+    bits = {cache: mean(float(layer.rate) for layer in stores[cache].formats.values()) for cache in options.kv_bits}
+    bits |= {cache: CACHES[cache.partition(", layer")[0]][1](size) for cache in stores if cache not in bits}
+    return {f"{name}, {cache}": _row(name, cache, bits[cache], options, results) for cache in stores}
 
 
 def _haystacks(tokenizer: Any, options: Any) -> Iterator[tuple[tuple[str, int, int], list[int], list[tuple[str, str]]]]:
@@ -210,12 +214,12 @@ def _haystacks(tokenizer: Any, options: Any) -> Iterator[tuple[tuple[str, int, i
             yield ("needles", tokens, seed), *haystack(tokenizer, paragraphs(), tokens, seed)
 
 
-def _row(name: str, cache: str, size: int, options: Any, results: Results) -> dict[str, float | None]:
+def _row(name: str, cache: str, bits: float, options: Any, results: Results) -> dict[str, float | None]:
     parts = [results.get(name, cache, options.length, index) for index in range(options.sequences)]
     total = {key: sum(part[key] for part in parts) for key in parts[0]}
     n = total["n"]
     row: dict[str, float | None] = {
-        "bits": CACHES[cache.partition(", layer")[0]][1](size),
+        "bits": bits,
         "KL x 1000": 1000 * total["kl"] / n,
         "top-1 %": 100 * total["top1"] / n,
         "ppl +%": 100 * math.expm1((total["nll"] - total["exact nll"]) / n),
@@ -266,6 +270,7 @@ def main() -> int:
     parser.add_argument("--needle-tokens", type=int, nargs="*", default=[1024, 2048, 4096, 7680])
     parser.add_argument("--seeds", type=int, default=2, help="haystacks of each length")
     parser.add_argument("--by-layer", action="store_true", help="also codes in one layer alone")
+    parser.add_argument("--kv-bits", nargs="+", default=[], help="also ours with bits of single layers")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, help="file of finished parts")
     parser.add_argument("--quick", action="store_true", help="one model, 4K tokens, two caches, no needles")
