@@ -66,7 +66,7 @@ def load_runtime(
     with _progress_bars(bars):
         checkpoint = open_checkpoint(model, offline=offline, progress=say)
         shape = shape_of(checkpoint.config)
-        shape.check(kv_bits)
+        shape.check_kv_bits(kv_bits)
         output_head.check(head_bits, where, shape)
         precision = _precision(dtype, where, checkpoint.weight_bytes)
         started = time.monotonic()

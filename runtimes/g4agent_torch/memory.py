@@ -6,7 +6,7 @@ allocate it after a prompt of so many tokens: full buffers and not only what is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -40,35 +40,57 @@ class KVBits:
 
     rate: str
     """One of `RATES`."""
-    layers: Mapping[int, str]
-    """By layer of the model."""
+    own: tuple[tuple[int, int, str], ...] = ()
+    """First layer, last layer, and the rate of the full ones among them."""
 
     def of(self, layer: int) -> str:
-        """The rate of a layer."""
-        return self.layers.get(layer, self.rate)
+        """The rate of a full layer, by its index in the model."""
+        return next((rate for first, last, rate in self.own if first <= layer <= last), self.rate)
+
+    def check(self, layers: Collection[int]) -> None:
+        """Whether all that has a rate of its own is there.
+
+        Args:
+            layers: The full layers that keep keys and values.
+
+        Raises:
+            ConfigError: There is no such layer, or it has two rates.
+        """
+        known = ", ".join(map(str, sorted(layers)))
+        for index, (first, last, _) in enumerate(self.own):
+            name = f"Layer {first}" if first == last else f"Between layers {first} and {last} none"
+            if not any(first <= layer <= last for layer in layers):
+                says = "keeps no keys and values" if first == last else "keeps keys and values"
+                raise ConfigError(f"{name} {says} that could be compressed.", hint=f"Those that do: {known}.")
+            if any(first <= end and start <= last for start, end, _ in self.own[:index]):
+                raise ConfigError(f"Of layers {first} to {last} one has bits twice.", hint="Name each layer once.")
 
 
 @cache
 def read_kv_bits(text: str) -> KVBits:
-    """`4`, or with rates of single layers or neighbours `3.5,11=4,17-29=2.5`.
+    """`4`, or with rates of their own for single layers, or for the full ones among neighbours: `3.5,11=4,17-29=2.5`.
 
     Raises:
         ConfigError: It is nothing like that.
     """
+    if not isinstance(text, str):
+        raise ConfigError(f"kv_bits={text!r} is no text.", hint=f'Write kv_bits="{text}".')
     rate, *parts = (part.strip() for part in text.split(","))
-    layers: dict[int, str] = {}
+    own: list[tuple[int, int, str]] = []
     for part in parts:
-        numbers, equals, own = (word.strip() for word in part.partition("="))
-        first, dash, last = numbers.partition("-")
+        layers, equals, bits = (word.strip() for word in part.partition("="))
+        first, dash, last = (word.strip() for word in layers.partition("-"))
         if not (equals and first.isdecimal() and (last.isdecimal() if dash else True)):
             raise ConfigError(f"{part!r} says no layer's bits.", hint="Write them as 11=4, or 17-29=2.5.")
-        layers |= dict.fromkeys(range(int(first), int(last or first) + 1), own)
-    for own in (rate, *layers.values()):
-        if own not in RATES:
-            raise ConfigError(f"{own!r} bits are no rate of the KV cache.", hint=f"Use {', '.join(RATES)}.")
-    if layers and "16" in (rate, *layers.values()):
+        if int(last or first) < int(first):
+            raise ConfigError(f"{layers!r} ends before it begins.", hint=f"Write {last}-{first}={bits}.")
+        own.append((int(first), int(last or first), bits))
+    for bits in (rate, *(bits for _, _, bits in own)):
+        if bits not in RATES:
+            raise ConfigError(f"{bits!r} bits are no rate of the KV cache.", hint=f"Use {', '.join(RATES)}.")
+    if own and "16" in (rate, *(bits for _, _, bits in own)):
         raise ConfigError("All full layers are compressed, or none is.", hint="Use 16 alone, or 4 for some layers.")
-    return KVBits(rate, layers)
+    return KVBits(rate, tuple(own))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +147,14 @@ class Shape:
                 total += 3 * experts * inner * hidden + experts * hidden + hidden + experts + 3 * hidden
         return total
 
-    def check(self, kv_bits: str) -> None:
-        """Raises:
-        ConfigError: `kv_bits` is none, or says something of layers that keep nothing or a window only.
+    def check_kv_bits(self, kv_bits: str) -> None:
+        """Whether `kv_bits` fits the model's layers.
+
+        Raises:
+            ConfigError: It does not, or is none.
         """
-        growing = [index for index, layer in enumerate(self.layers) if not layer.sliding and not layer.shared]
-        if odd := sorted(read_kv_bits(kv_bits).layers.keys() - set(growing)):
-            raise ConfigError(
-                f"Layer {odd[0]} keeps no keys and values that could be compressed.",
-                hint=f"Those that do: {', '.join(map(str, growing))}.",
-            )
+        layers = enumerate(self.layers)
+        read_kv_bits(kv_bits).check([i for i, layer in layers if not layer.sliding and not layer.shared])
 
     def value_only(self, layer: Layer) -> bool:
         """Whether keys and values come from one projection."""

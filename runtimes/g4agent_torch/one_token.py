@@ -29,6 +29,11 @@ _one_at_a_time = threading.Lock()
 another model may see it off."""
 
 
+def has_onednn() -> bool:
+    """Whether torch multiplies by oneDNN here, passes of one token aside."""
+    return _CHOSEN and _onednn.is_available()
+
+
 def reads_faster_alone(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether passes of one token gain: with AVX-512 only, and float32 does not go through oneDNN."""
     return device.type == "cpu" and dtype == torch.bfloat16 and torch.backends.cpu.get_cpu_capability() == "AVX512"

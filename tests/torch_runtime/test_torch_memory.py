@@ -117,14 +117,14 @@ def test_31b_needs_what_the_benchmark_prints() -> None:
     assert round((growing.kv_bytes(262_144, "4", 256) or 0) / 1e9, 2) == 2.72
 
 
-@pytest.mark.parametrize("kv_bits", ["4,{last}=2.5", "2.5, {first} = 4,{last}=3.5", "3.5,{last}-{last}=4"])
+@pytest.mark.parametrize("kv_bits", ["4,{last}=2.5", "2.5, {first} = 4,{last}=3.5", "3.5,0-{last}=4"])
 def test_layers_with_bits_of_their_own(kv_bits: str) -> None:
     """What the ledger and `kv_memory` count is what the store allocates, layer by layer."""
     config = text_config("E4B", **WIDE)
     text, shape = Gemma4ForCausalLM(config).get_decoder(), shape_of(saved(config))
     growing = [i for i, layer in enumerate(shape.layers) if not layer.sliding and not layer.shared]
     kv_bits = kv_bits.format(first=growing[0], last=growing[-1])
-    shape.check(kv_bits)
+    shape.check_kv_bits(kv_bits)
     store = TurboQuantKVStore(text, kv_bits)
     assert {i: layer.rate for i, layer in store.formats.items()} == {i: read_kv_bits(kv_bits).of(i) for i in growing}
     assert store.described != TurboQuantKVStore(text, kv_bits[: kv_bits.index(",")]).described
@@ -138,13 +138,30 @@ def test_layers_with_bits_of_their_own(kv_bits: str) -> None:
     [
         ("", "'' bits"), ("3", "'3' bits"), ("4,5", "'5' says no"), ("4,x=2.5", "says no"), ("4,1-=2.5", "says no"),
         ("4,11=3", "'3' bits"), ("4,", "says no"), ("4,11=16", "or none"), ("16,11=4", "or none"),
-        ("4,0=2.5", "Layer 0 keeps no"), ("4,99=2.5", "Layer 99 keeps no"),
+        ("4,0=2.5", "Layer 0 keeps no"), ("4,99=2.5", "Layer 99 keeps no"), ("4,6-10=2.5", "6 and 10 none keeps"),
+        ("4,9-6=2.5", "ends before"), ("4,5=2.5,5=3.5", "twice"), ("4,0-99=3.5,11=2.5", "twice"),
+        ("4,0-99999999999=5", "'5' bits"), (4, "kv_bits=4 is no text"), (None, "is no text"),
     ],
 )  # fmt: skip
-def test_bits_that_are_none_are_refused(kv_bits: str, complaint: str) -> None:
+def test_bits_that_are_none_are_refused(kv_bits: Any, complaint: str) -> None:
     """Before the weights are read: a typing error must not cost minutes."""
     with pytest.raises(ConfigError, match=complaint):
-        OFFICIAL["google/gemma-4-31B-it"].check(kv_bits)
+        OFFICIAL["google/gemma-4-31B-it"].check_kv_bits(kv_bits)
+
+
+def test_bits_of_neighbours_are_those_of_the_full_layers_among_them() -> None:
+    """As the help says; every sixth layer of 31B is full."""
+    shape = OFFICIAL["google/gemma-4-31B-it"]
+    shape.check_kv_bits("3.5,11=4,17-29=2.5")
+    single = "3.5,11=4,17=2.5,23=2.5,29=2.5"
+    assert shape.token_bytes("3.5,11=4,17-29=2.5") == shape.token_bytes(single) < shape.token_bytes("3.5")
+
+
+def test_a_model_s_store_refuses_them_too() -> None:
+    text = Gemma4ForCausalLM(text_config("E4B", **WIDE)).get_decoder()
+    for kv_bits in ("4,0=2.5", "16"):
+        with pytest.raises(ConfigError):
+            TurboQuantKVStore(text, kv_bits)
 
 
 def test_heads_that_cannot_be_compressed_have_no_rate() -> None:

@@ -116,7 +116,7 @@ class PagedState:
         self._layer.span = Span(keys, values, self.rows_from(length), length, self._layer.span.window)
 
     def adopt(self, index: int, page: Parts) -> None:
-        self._layer.pages[index] = page["codes"]
+        self._layer.adopt(index, page["codes"])
 
     def bytes_at(self, length: int) -> tuple[int, int]:
         row, pages = _row_bytes(self.rows(length - 1, length)), self.pages_at(length)

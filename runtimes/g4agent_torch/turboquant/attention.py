@@ -112,7 +112,8 @@ def _with_turning_centre(
     tokens = min(WAVE_TOKENS, MAX_SCORES // (query.shape[0] * query.shape[1]))
     at_once, parts = max(1, tokens // layer.tokens), []
     for start in range(0, len(pages), at_once):
-        some, first = pages[start : start + at_once], first_position + start * layer.tokens
+        some = pages if len(pages) <= at_once else pages[start : start + at_once]
+        first = first_position + start * layer.tokens
         scores = layer.rotary.scores(query, centre, first, len(some) * layer.tokens)
         parts.append(path(balanced, some, layer, first, scores))
     return merged(parts)

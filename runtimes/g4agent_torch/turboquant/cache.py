@@ -101,6 +101,12 @@ class PagedLayer(CacheLayerMixin):
     def cut(self, length: int) -> None:
         """Drops the pages that reach beyond `length` tokens; whoever cuts sets a tail that reaches there."""
         del self.pages[max(0, length - SINKS) // self.format.tokens :]
+        self._read = Pages()
+
+    def adopt(self, index: int, page: Tensor) -> None:
+        """Takes the same page from elsewhere in place of its own."""
+        self.pages[index] = page
+        self._read = Pages()
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.length + query_length, 0
@@ -169,7 +175,8 @@ def paged_attention(
         out = key.attend(query[0] * (size**-0.5 if scaling is None else scaling))
         return out.transpose(0, 1)[None], None
     assert isinstance(value, Tensor)
-    if attention_mask is None and length > 1:
+    behind_window = sliding_window is not None and key.shape[2] > sliding_window  # of a prompt's last query alone
+    if attention_mask is None and (length > 1 or behind_window):
         attention_mask = causal_mask(key.shape[2] - length, length, sliding_window, query.device)[None, None]
     return packed_sdpa(module, query, key, value, attention_mask, scaling)
 

@@ -91,10 +91,10 @@ class LayerFormat:
         return self.heads * self.head_bytes
 
     def encode(self, keys: Tensor, values: Tensor) -> Tensor:
-        """Keys and values [KV, P, D] → uint8 [page_bytes]; by a kernel where there is one, to the same bytes."""
+        """Keys and values [KV, P, D] → uint8 [page_bytes]; by a kernel where one has their order, to the same bytes."""
         if self.balance is not None:
             keys = keys * self.balance
-        if gpu.runs_on(values.device):
+        if not self.token_order and gpu.runs_on(values.device):
             from g4agent_torch.turboquant.gpu.encode import encode
 
             return encode(keys, values, self)
@@ -135,11 +135,14 @@ def layer_formats(text_model: Any, kv_bits: str) -> dict[int, LayerFormat]:
         kv_bits: One of `codec.RATES`, or with others for single layers; see `memory.read_kv_bits`.
 
     Raises:
-        ConfigError: A head size has no codec.
+        ConfigError: A head size has no codec, or `kv_bits` does not fit the layers.
     """
     config = text_model.config
     kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
-    formats, rotary, rates = {}, _rotary(text_model), read_kv_bits(kv_bits)
+    formats: dict[int, LayerFormat] = {}
+    rotary, rates = _rotary(text_model), read_kv_bits(kv_bits)
+    if rates.rate == "16":
+        raise ConfigError("Layers of 16 bits are not compressed.", hint="Use a DenseKVStore for them.")
     for index, (kind, layer) in enumerate(zip(kinds, text_model.layers, strict=True)):
         attention = layer.self_attn
         if kind != "full_attention" or getattr(attention, "is_kv_shared_layer", False):
@@ -157,6 +160,7 @@ def layer_formats(text_model: Any, kv_bits: str) -> dict[int, LayerFormat]:
         turning = rotary if uneven and rotary is not None and 2 * len(rotary.frequencies) == size else None
         rate = rates.of(index)
         formats[index] = LayerFormat(heads, size, rate, shared, balance=balance, fine_keys=uneven, rotary=turning)
+    rates.check(formats)
     return formats
 
 

@@ -2,8 +2,8 @@
 
 An entry has the levels of all codes in its index, so one `index_select` decodes a stream to vectors that lie one after
 the other, as products want them. Where the processor multiplies bytes, levels are whole numbers (`whole_levels.py`),
-and what they are multiplied with is two: a float is rounded to 128 · high + low, to one part in 32,000 of the largest
-in its row, so that a product is off by what the levels are, and no more.
+and what they are multiplied with is two: a float is rounded to 128 · high + low, to one part in 32,512 of the largest
+in its row. Rows are short: in long ones many small weights beside a large one would each be rounded to nothing.
 
 KV stands for heads, T for tokens, N for queries of a head.
 """
@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
+from g4agent_torch.one_token import has_onednn
 from g4agent_torch.turboquant.codebooks import Codebook
 from g4agent_torch.turboquant.codec import Codec
 from g4agent_torch.turboquant.layout import BUNDLE, PAGE_TOKENS, codes_in_byte
@@ -34,6 +35,8 @@ _STEPS: Final = 128
 """Of the low part to one of the high part."""
 _ONES: Final = 0x0101010101010101
 _LEAST: Final = 1e-30
+_ROW: Final = 1024
+"""Numbers of a row at most: 1024 · 127 · 127 · 128 is less than 2^31."""
 
 
 class Factor(NamedTuple):
@@ -87,7 +90,7 @@ class Lookup:
         return rows if self._widths[segment] == 1 else rows.view(torch.uint16)
 
     def factor(self, rows: Tensor) -> Factor:
-        """Float32 rows [B, M, K], made ready for `product`."""
+        """Float32 rows [B, M, K], K at most 1024, as `scores` takes them."""
         if self._dtype != torch.int8:
             return Factor(rows, None)
         batch, count, size = rows.shape
@@ -98,14 +101,30 @@ class Lookup:
         parts[:, :count], parts[:, count:] = high, low.sub_(high, alpha=_STEPS)
         return Factor(parts, unit * self.unit)
 
-    def product(self, factor: Factor, levels: Tensor) -> Tensor:
-        """Rows [B, M, K] times levels [B, K, C], float32 [B, M, C]."""
+    def scores(self, query: Factor, levels: Tensor) -> Tensor:
+        """Products of queries [KV, N, d] with levels [KV, T, d], float32 [KV, N, T]."""
+        return self._product(query, list(levels.transpose(1, 2)))
+
+    def sums(self, weights: Tensor, levels: Tensor) -> Tensor:
+        """Sums of levels [KV, T, d] by weights, float32 [KV, N, T]: float32 [KV, N, d]."""
+        heads, rows, tokens = weights.shape
+        even = tokens - tokens % _ROW
+        found = weights.new_zeros(heads, rows, levels.shape[2])
+        for start, end, size in ((0, even, _ROW), (even, tokens, tokens - even)):
+            if start < end:
+                short = weights[..., start:end].unflatten(-1, (-1, size)).transpose(1, 2).flatten(0, 1)
+                matrices = [matrix for head in levels for matrix in head[start:end].split(size)]
+                found += self._product(self.factor(short), matrices).view(heads, -1, rows, levels.shape[2]).sum(1)
+        return found
+
+    def _product(self, factor: Factor, levels: list[Tensor]) -> Tensor:
+        """Rows [B, M, K] times B matrices of levels [K, C], float32 [B, M, C]."""
         if factor.unit is None:
-            return torch.bmm(factor.parts, levels)
+            return torch.stack([rows @ matrix for rows, matrix in zip(factor.parts, levels, strict=True)])
         batch, count = factor.unit.shape[:2]
-        found = buffer("product", (batch, 2 * count, levels.shape[2]), torch.int32)
-        for rows, columns, out in zip(factor.parts, levels, found, strict=True):
-            torch._int_mm(rows, columns, out=out)
+        found = buffer("product", (batch, 2 * count, levels[0].shape[1]), torch.int32)
+        for rows, matrix, out in zip(factor.parts, levels, found, strict=True):
+            torch._int_mm(rows, matrix, out=out)
         high, low = found.split(count, 1)
         whole: Tensor = low.add_(high, alpha=_STEPS)
         return whole * factor.unit
@@ -125,14 +144,14 @@ class Lookup:
 
 
 def multiplies_bytes() -> bool:
-    """Whether products of bytes are fast here."""
-    return torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported()
+    """Whether products of bytes are fast here: by oneDNN, on processors made for them."""
+    return has_onednn() and torch.cpu._is_vnni_supported()
 
 
 def _in_bytes(part: Tensor, bits: int) -> Tensor:
     """A segment of pages, uint8 [pages, KV, bytes] → bytes of one code, or of two, in the order of the codes.
 
-    Bits beyond a code's do not count. Two codes of 3 bits lie as in `_split`.
+    Two codes of 3 bits lie as in `_split`.
     """
     if bits == 4:
         return part

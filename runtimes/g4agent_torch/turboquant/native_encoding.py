@@ -17,7 +17,8 @@ MAX_SEGMENTS: Final = 2
 
 
 def encode(codec: Codec, x: Tensor) -> Tensor:
-    """Vectors [N, P, d] of any float dtype → streams, uint8 [N, stream_bytes]; in PyTorch where there is no kernel."""
+    """Vectors [N, P, d] of any float dtype → streams, uint8 [N, stream_bytes]; in PyTorch where no kernel has the
+    codec's order."""
     native = kernel() if x.device.type == "cpu" else None
     count, tokens, size = x.shape
     if native is None or codec.order is Order.TOKEN or tokens % TOKEN_BLOCK or len(codec.segments) > MAX_SEGMENTS:

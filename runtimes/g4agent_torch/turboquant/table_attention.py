@@ -30,6 +30,8 @@ BLOCK_SCORES: Final = 1 << 21
 """Scores of a block, which bound its pages where queries are many."""
 BLOCK_PAGES: Final = 64
 """Pages of a block at most."""
+MERGED: Final = 8
+"""Blocks whose outputs are held before they are merged: those of a prompt's many queries are large."""
 
 
 def supports(layer: LayerFormat) -> bool:
@@ -55,9 +57,10 @@ def decode_attention(
         some, token = pages[start : start + at_once], start * layer.tokens
         packed = torch.stack(tuple(some), out=held[: len(some)]).unflatten(1, (layer.heads, -1))
         streams = packed.split([stream.stream_bytes(layer.tokens) for stream in layer.streams], -1)
-        first = _Stream(layer.streams[0], streams[0], "first")
+        first = _Stream(layer.streams[0], streams[0], "levels")
         scores = first.scores(factor)
-        second = _Stream(layer.streams[1], streams[1], "first" if shared is None else "second")
+        # values take the place of the keys' levels, which are done with; of values alone both parts are needed
+        second = _Stream(layer.streams[1], streams[1], "levels" if shared is None else "rotary levels")
         if shared is not None:
             scores += _rotary_scores(rotary, second, shared, first_position + token)
         if bias is not None:
@@ -69,6 +72,8 @@ def decode_attention(
         if shared is not None:
             out = torch.cat([first.sums(weights), out], -1)
         parts.append(Partial(out.div_(total), most.add_(total.log_())[..., 0]))
+        if len(parts) == MERGED:
+            parts = [merged(parts)]
     out, lse = merged(parts)
     return Partial(unrotated(out, layer), lse)
 
@@ -92,11 +97,11 @@ class _Stream:
 
     def scores(self, query: Factor) -> Tensor:
         """Scores of the keys for queries [KV, N, d] in the rotated basis, float32 [KV, N, T]."""
-        return self.lookup.product(query, self.levels.transpose(1, 2)).mul_(self.scales)
+        return self.lookup.scores(query, self.levels).mul_(self.scales)
 
     def sums(self, weights: Tensor) -> Tensor:
         """Sums of the values by weights [KV, N, T], in the rotated basis, float32 [KV, N, d]."""
-        return self.lookup.product(self.lookup.factor(weights * self.scales), self.levels)
+        return self.lookup.sums(weights * self.scales, self.levels)
 
 
 def _rotary_scores(query: Tensor, values: _Stream, shared: ValueOnly, first_position: int) -> Tensor:

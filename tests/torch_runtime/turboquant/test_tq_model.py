@@ -105,6 +105,20 @@ def test_dimensions_that_only_keys_have_large_cost_nothing(outlier: float) -> No
     assert (query @ decoded[0].T - exact).norm() < 0.13 * exact.norm()
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_prompt_s_last_logits_are_the_same_alone(variant: str) -> None:
+    """transformers' `generate` asks for them only: layers that share keys then have one query, and still a window."""
+    torch.manual_seed(0)
+    model = randomise(AutoModelForCausalLM.from_config(text_config(variant, global_head_dim=128), dtype=torch.float32))
+    store = TurboQuantKVStore(model.get_decoder(), "4")
+    model.set_attn_implementation(PAGED)
+    with torch.inference_mode():
+        ids = torch.tensor([IDS])
+        every = model(input_ids=ids, past_key_values=store.new().layers, use_cache=True).logits
+        last = model(input_ids=ids, past_key_values=store.new().layers, use_cache=True, logits_to_keep=1).logits
+    torch.testing.assert_close(last[0, -1], every[0, -1], atol=1e-3, rtol=1e-3)
+
+
 def test_a_rate_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigError, match="'5' bits"):
         load("nano", kv_bits="5")

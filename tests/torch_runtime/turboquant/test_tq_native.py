@@ -86,7 +86,7 @@ def test_every_body_encodes_to_the_bytes_of_plain_pytorch(size: int, monkeypatch
     """Pages are named by what they were made of: another byte would be another file under the same name."""
     generator = torch.Generator().manual_seed(size)
     plain = [Codec.plain(size, bits) for bits in range(1, 6)]
-    for made in [*(codec(size, r, s, o) for r in RATES for s in Scale for o in Order), *plain]:
+    for made in [*(codec(size, r, s, o) for r in RATES for s in Scale for o in (Order.KEY, Order.VALUE)), *plain]:
         x = hard(generator, size)
         expected = made.encode(x)
         for body in available():

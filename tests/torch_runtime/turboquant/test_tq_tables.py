@@ -80,6 +80,32 @@ def test_small_weights_beside_a_large_one_count(shape: str, monkeypatch: pytest.
     assert error(got.out, expected.out) < LIMIT
 
 
+@pytest.mark.parametrize("pages", [8, 23, 64])
+def test_values_that_have_much_in_common_add_up(pages: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flat weights and a mean make sums grow with the tokens: integers of 32 bits must not run over."""
+    values = 1 + 0.1 * torch.randn(1, pages * 128, 256, generator=torch.Generator().manual_seed(0))
+    layer = LayerFormat(1, 256, "4", token_order=True)
+    coded = [layer.encode(torch.zeros(1, 128, 256), values[:, i : i + 128]) for i in range(0, pages * 128, 128)]
+    inputs = torch.zeros(1, 4, 256), coded, layer
+    expected, got = (compute(path, monkeypatch, *inputs) for path in ("reference", "torch"))
+    assert error(got.out, expected.out) < LIMIT
+
+
+@pytest.mark.parametrize("gap", [9, 10, 10.6, 11])
+def test_thousands_of_small_weights_beside_a_large_one_count(gap: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One weight of 1, and e^-gap for each of 8,191 others: up to half of all together."""
+    tokens = 64 * 128
+    generator = torch.Generator().manual_seed(0)
+    keys, values = torch.zeros(1, tokens, 64), 1 + torch.randn(1, tokens, 64, generator=generator)
+    query = torch.zeros(1, 2, 64)
+    query[..., 0] = 1
+    keys[:, 77, 0] = gap
+    layer = LayerFormat(1, 64, "4", token_order=True)
+    coded = [layer.encode(keys[:, i : i + 128], values[:, i : i + 128]) for i in range(0, tokens, 128)]
+    expected, got = (compute(path, monkeypatch, query, coded, layer) for path in ("reference", "torch"))
+    assert error(got.out, expected.out) < 0.03
+
+
 def test_many_queries_take_fewer_pages_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A chunk of a prompt must not hold the scores of all its queries over 8,192 tokens."""
     query, pages, layer = data("Gemma 3 270M", "4", pages=40, token_order=True)
@@ -93,8 +119,11 @@ def test_many_queries_take_fewer_pages_at_a_time(monkeypatch: pytest.MonkeyPatch
         return made
 
     monkeypatch.setattr(lookup, "buffer", watched)
+    held: list[int] = []
+    merged = table_attention.merged
+    monkeypatch.setattr(table_attention, "merged", lambda parts: held.append(len(parts)) or merged(parts))
     got = compute("torch", monkeypatch, many, pages, layer)
-    assert max(sizes) <= 16 << 20
+    assert max(sizes) <= 16 << 20 and max(held) <= table_attention.MERGED
     few = compute("torch", monkeypatch, query, pages, layer)
     assert error(got.out[:, :4], few.out) < 1e-3  # weights are rounded beside the largest of their block
 
