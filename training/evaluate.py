@@ -35,7 +35,7 @@ class Nano:
 
     Args:
         folder: The model.
-        kv_bits: Of the cache: 16, or a rate of `g4agent_torch.turboquant.codec`.
+        kv_bits: Of the cache, as `g4agent_torch.load` takes them.
     """
 
     def __init__(self, folder: Path, kv_bits: str = "16") -> None:
