@@ -35,7 +35,7 @@ _STEPS: Final = 128
 """Of the low part to one of the high part."""
 _ONES: Final = 0x0101010101010101
 _LEAST: Final = 1e-30
-_ROW: Final = 1024
+MAX_ROW: Final = 1024
 """Numbers of a row at most: 1024 · 127 · 127 · 128 is less than 2^31."""
 
 
@@ -108,9 +108,9 @@ class Lookup:
     def sums(self, weights: Tensor, levels: Tensor) -> Tensor:
         """Sums of levels [KV, T, d] by weights, float32 [KV, N, T]: float32 [KV, N, d]."""
         heads, rows, tokens = weights.shape
-        even = tokens - tokens % _ROW
+        even = tokens - tokens % MAX_ROW
         found = weights.new_zeros(heads, rows, levels.shape[2])
-        for start, end, size in ((0, even, _ROW), (even, tokens, tokens - even)):
+        for start, end, size in ((0, even, MAX_ROW), (even, tokens, tokens - even)):
             if start < end:
                 short = weights[..., start:end].unflatten(-1, (-1, size)).transpose(1, 2).flatten(0, 1)
                 matrices = [matrix for head in levels for matrix in head[start:end].split(size)]

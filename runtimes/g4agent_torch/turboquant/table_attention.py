@@ -19,7 +19,7 @@ from g4agent_torch.one_token import products_of_many_rows
 from g4agent_torch.turboquant.codec import SCALE_BYTES, Codec
 from g4agent_torch.turboquant.formats import LayerFormat, ValueOnly
 from g4agent_torch.turboquant.layout import PAGE_TOKENS
-from g4agent_torch.turboquant.lookup import Factor, Lookup, buffer, multiplies_bytes
+from g4agent_torch.turboquant.lookup import MAX_ROW, Factor, Lookup, buffer, multiplies_bytes
 from g4agent_torch.turboquant.partial import Partial, merged
 from g4agent_torch.turboquant.reference_attention import unrotated
 from g4agent_torch.turboquant.rotary import turned
@@ -36,7 +36,7 @@ MERGED: Final = 8
 
 def supports(layer: LayerFormat) -> bool:
     """Whether this path can read pages of this layer, if these are in its order."""
-    return layer.tokens == PAGE_TOKENS
+    return layer.tokens == PAGE_TOKENS and layer.head_dim <= MAX_ROW
 
 
 @products_of_many_rows()

@@ -146,3 +146,4 @@ def test_a_layer_that_no_kernel_reads_goes_by_tables(monkeypatch: pytest.MonkeyP
     odd = LayerFormat(1, 1024, "4")
     assert as_read_here(odd, CPU).token_order
     assert not as_read_here(replace(odd, head_dim=512), CPU).token_order
+    assert not as_read_here(replace(odd, head_dim=2048), CPU).token_order  # nor do tables: sums could run over
