@@ -33,6 +33,7 @@ from _report import Report, Target, arguments, publish
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from g4agent_torch.one_token import pass_of
+from g4agent_torch.turboquant import reference_attention
 from g4agent_torch.turboquant.attention import decode_attention
 from g4agent_torch.turboquant.cache import SINKS
 from g4agent_torch.turboquant.formats import LayerFormat, ValueOnly
@@ -47,6 +48,8 @@ DISTINCT_PAGES = 16
 TABLES = {f"{rate} bits, torch": rate for rate in RATES}
 TABLES_GOAL = 0.8
 """How many times as fast as `sdpa` the first has to be."""
+MAX_ERROR = 0.03
+ERROR_PAGES = 64
 PAUSE = 32_768
 """Tokens up to which `enable_gqa` and `torch` are measured as well; the first takes seconds beyond."""
 
@@ -139,9 +142,24 @@ def measure(shape: Shape, tokens: int, rounds: int) -> dict[str, float]:
     return {name: statistics.median(figures) for name, figures in times.items()}
 
 
+def added_error(shape: Shape, rate: str) -> float:
+    """What the kernel's integers add to the error of the codes: relative L2 to attention over the decoded vectors.
+
+    Scores are normal, of deviation 1.
+    """
+    shared = value_only(shape.size, shape.rotary_pairs) if shape.rotary_pairs else None
+    layer = LayerFormat(shape.kv_heads, shape.size, rate, shared)
+    pages = [layer.encode(*torch.randn(2, shape.kv_heads, PAGE_TOKENS, shape.size)) for _ in range(ERROR_PAGES)]
+    query = torch.randn(shape.kv_heads, shape.group, shape.size) * shape.size**-0.5
+    exact = reference_attention.decode_attention(query, pages, layer, SINKS).out
+    return ((decode_attention(query, pages, layer, SINKS).out - exact).norm() / exact.norm()).item()
+
+
 def report(shapes: list[str], lengths: list[int], rounds: int) -> Report:
     rows, targets = {}, []
     for name in shapes:
+        errors = {rate: added_error(SHAPES[name], rate) for rate in RATES}
+        targets += [Target(f"{name}, {rate} bits: error that integers add", errors[rate], MAX_ERROR) for rate in RATES]
         for tokens in lengths:
             figures = measure(SHAPES[name], tokens, rounds)
             row: dict[str, float | None] = {
@@ -160,6 +178,7 @@ def report(shapes: list[str], lengths: list[int], rounds: int) -> Report:
             bf16 = figures.get("bf16 kernel")
             for rate in RATES:
                 row[f"x bf16 at {rate}"] = bf16 and bf16 / figures[f"{rate} bits"]
+            row |= {f"error % at {rate}": 100 * errors[rate] for rate in RATES}
             rows[f"{name}, {tokens // 1024}K tokens"] = row
     title = "Attention of one token over a layer's cache"
     if library() is None:
