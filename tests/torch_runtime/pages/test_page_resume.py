@@ -23,11 +23,13 @@ from g4agent_torch.pages.page_store import opened
 from g4agent_torch.pages.quota import files
 from g4agent_torch.runtime import TorchRuntime
 from g4agent_torch.turboquant.cache import PagedLayer
+from g4agent_torch.turboquant.native import VARIABLE
 
 pytestmark = pytest.mark.anyio
 
 BITS = ("16", "4", "2.5")
-"""Of the cache; "4+8" has windows in 8 bits."""
+"""Of the cache; "4+8" has windows in 8 bits, and "4 by tables" is what a machine without a kernel keeps."""
+TABLES = "4 by tables"
 TOLERANCE = 1e-3
 
 
@@ -37,8 +39,11 @@ def nano() -> Callable[[str], TorchRuntime]:
 
     def runtime(bits: str) -> TorchRuntime:
         if bits not in made:
-            rate, _, sliding = bits.partition("+")
-            made[bits] = load("nano", kv_bits=rate, kv_sliding_bits=sliding or "16", offline=True)
+            rate, _, sliding = bits.removesuffix(TABLES[1:]).partition("+")
+            with pytest.MonkeyPatch.context() as machine:
+                if bits == TABLES:
+                    machine.setenv(VARIABLE, "torch")
+                made[bits] = load("nano", kv_bits=rate, kv_sliding_bits=sliding or "16", offline=True)
         return made[bits]
 
     return runtime
@@ -81,7 +86,7 @@ def assert_alike(said: list[SampledToken], right: list[SampledToken]) -> None:
         assert token.logprob == pytest.approx(expected.logprob, abs=TOLERANCE)
 
 
-@pytest.mark.parametrize("bits", [*BITS, "4+8"])
+@pytest.mark.parametrize("bits", [*BITS, "4+8", TABLES])
 async def test_a_resumed_session_says_the_same_to_the_bit(
     tmp_path: Path,
     bits: str,
@@ -180,7 +185,8 @@ async def test_pages_of_other_models_and_settings_are_not_taken(
     tmp_path: Path, nano: Callable[[str], TorchRuntime]
 ) -> None:
     """Each has addresses of its own in the one folder."""
-    for runtime in (*(nano(bits) for bits in BITS), load("nano", dtype="bfloat16", offline=True)):
+    kinds = (*BITS, TABLES, "2.5,3=4")
+    for runtime in (*(nano(bits) for bits in kinds), load("nano", dtype="bfloat16", offline=True)):
         engine = await runtime.open_durable_engine(tmp_path)
         await rounds(engine, 0, 1)
         assert engine.computed_tokens == len(engine.tokens) - 1
