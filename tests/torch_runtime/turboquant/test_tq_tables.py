@@ -45,8 +45,8 @@ def test_bytes_cost_little(shape: str, rate: str, spread: float, monkeypatch: py
     monkeypatch.setattr(table_attention, "BLOCK_PAGES", 4)
     inputs = data(shape, rate, pages=9, spread=spread, token_order=True)
     expected, got = (compute(path, monkeypatch, *inputs) for path in ("reference", "torch"))
-    assert error(got.out, expected.out) < LIMIT * max(1, spread / 2)
-    assert (got.lse - expected.lse).abs().max() < 0.02 * spread
+    assert error(got.out, expected.out) < (LIMIT if spread == 1 else 0.03)
+    assert (got.lse - expected.lse).abs().max() < (0.005 if spread == 1 else 0.08)
 
 
 @pytest.mark.parametrize("shape", ["Gemma 4 31B", "SmolLM2", "smallest"])
@@ -103,7 +103,7 @@ def test_thousands_of_small_weights_beside_a_large_one_count(gap: float, monkeyp
     layer = LayerFormat(1, 64, "4", token_order=True)
     coded = [layer.encode(keys[:, i : i + 128], values[:, i : i + 128]) for i in range(0, tokens, 128)]
     expected, got = (compute(path, monkeypatch, query, coded, layer) for path in ("reference", "torch"))
-    assert error(got.out, expected.out) < 0.03
+    assert error(got.out, expected.out) < LIMIT
 
 
 def test_many_queries_take_fewer_pages_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
