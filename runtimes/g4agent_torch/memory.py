@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Final
 
 from g4agent.errors import ConfigError, ModelLoadError
@@ -56,17 +55,15 @@ class KVBits:
         Raises:
             ConfigError: There is no such layer, or it has two rates.
         """
-        known = ", ".join(map(str, sorted(layers)))
         for index, (first, last, _) in enumerate(self.own):
-            name = f"Layer {first}" if first == last else f"Between layers {first} and {last} none"
             if not any(first <= layer <= last for layer in layers):
-                says = "keeps no keys and values" if first == last else "keeps keys and values"
-                raise ConfigError(f"{name} {says} that could be compressed.", hint=f"Those that do: {known}.")
+                none = f"Layer {first} keeps no" if first == last else f"No layer from {first} to {last} keeps"
+                known = ", ".join(map(str, sorted(layers)))
+                raise ConfigError(f"{none} keys and values that could be compressed.", hint=f"Those that do: {known}.")
             if any(first <= end and start <= last for start, end, _ in self.own[:index]):
                 raise ConfigError(f"Of layers {first} to {last} one has bits twice.", hint="Name each layer once.")
 
 
-@cache
 def read_kv_bits(text: str) -> KVBits:
     """`4`, or with rates of their own for single layers, or for the full ones among neighbours: `3.5,11=4,17-29=2.5`.
 
@@ -74,7 +71,7 @@ def read_kv_bits(text: str) -> KVBits:
         ConfigError: It is nothing like that.
     """
     if not isinstance(text, str):
-        raise ConfigError(f"kv_bits={text!r} is no text.", hint=f'Write kv_bits="{text}".')
+        raise ConfigError(f"kv_bits={text!r} is no text.", hint='Write kv_bits="4", or as in kv_bits="3.5,11=4".')
     rate, *parts = (part.strip() for part in text.split(","))
     own: list[tuple[int, int, str]] = []
     for part in parts:
@@ -153,8 +150,7 @@ class Shape:
         Raises:
             ConfigError: It does not, or is none.
         """
-        layers = enumerate(self.layers)
-        read_kv_bits(kv_bits).check([i for i, layer in layers if not layer.sliding and not layer.shared])
+        read_kv_bits(kv_bits).check(self._growing)
 
     def value_only(self, layer: Layer) -> bool:
         """Whether keys and values come from one projection."""
@@ -210,25 +206,29 @@ class Shape:
     def token_bytes(self, kv_bits: str, number_bytes: int = NUMBER_BYTES) -> float:
         """What a further token takes once the windows are full, buffers' slack left out; uncompressed numbers have
         `number_bytes` each."""
-        rates = read_kv_bits(kv_bits)
-        growing = [(index, layer) for index, layer in enumerate(self.layers) if not layer.sliding and not layer.shared]
+        rates, growing = read_kv_bits(kv_bits), self._growing
         if rates.rate == "16":
-            return float(sum(2 * layer.heads * layer.head_dim * number_bytes for _, layer in growing))
-        return sum((self._page_bytes(layer, rates.of(index)) or 0) / PAGE_TOKENS for index, layer in growing)
+            return float(sum(2 * layer.heads * layer.head_dim * number_bytes for layer in growing.values()))
+        return sum((self._page_bytes(layer, rates.of(index)) or 0) / PAGE_TOKENS for index, layer in growing.items())
 
     def fitting_tokens(self, limit: int, kv_bits: str, number_bytes: int, sliding_bits: str = "16") -> int:
         """The longest session whose keys and values fit into `limit` bytes, buffers' slack left out; 0 or less if not
         even its windows do. Uncompressed numbers have `number_bytes` each."""
-        fixed = 0
+        fixed, compressed = 0, read_kv_bits(kv_bits).rate != "16"
         for layer in self.layers:
             if layer.shared:
                 continue
             vector = 2 * layer.heads * layer.head_dim * number_bytes
             if layer.sliding:
                 fixed += _row(layer, sliding_bits, number_bytes) * self.config["sliding_window"]
-            elif read_kv_bits(kv_bits).rate != "16":
+            elif compressed:
                 fixed += vector * (SINKS + TAIL_TOKENS) + self._centre_bytes(layer)
         return int((limit - fixed) / self.token_bytes(kv_bits, number_bytes))
+
+    @property
+    def _growing(self) -> dict[int, Layer]:
+        """The full layers that keep keys and values, by their index."""
+        return {index: layer for index, layer in enumerate(self.layers) if not layer.sliding and not layer.shared}
 
     def _page_bytes(self, layer: Layer, rate: str) -> int | None:
         """Of one layer's part of a page; see `turboquant/layout.py`."""

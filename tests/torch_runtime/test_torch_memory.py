@@ -138,9 +138,9 @@ def test_layers_with_bits_of_their_own(kv_bits: str) -> None:
     [
         ("", "'' bits"), ("3", "'3' bits"), ("4,5", "'5' says no"), ("4,x=2.5", "says no"), ("4,1-=2.5", "says no"),
         ("4,11=3", "'3' bits"), ("4,", "says no"), ("4,11=16", "or none"), ("16,11=4", "or none"),
-        ("4,0=2.5", "Layer 0 keeps no"), ("4,99=2.5", "Layer 99 keeps no"), ("4,6-10=2.5", "6 and 10 none keeps"),
+        ("4,0=2.5", "Layer 0 keeps no"), ("4,99=2.5", "Layer 99 keeps no"), ("4,6-10=2.5", "No layer from 6 to 10"),
         ("4,9-6=2.5", "ends before"), ("4,5=2.5,5=3.5", "twice"), ("4,0-99=3.5,11=2.5", "twice"),
-        ("4,0-99999999999=5", "'5' bits"), (4, "kv_bits=4 is no text"), (None, "is no text"),
+        ("4,0-99999999999=5", "'5' bits"), (4, "kv_bits=4 is no text"), (None, "is no text"), (["4"], "no text"),
     ],
 )  # fmt: skip
 def test_bits_that_are_none_are_refused(kv_bits: Any, complaint: str) -> None:

@@ -150,7 +150,7 @@ class PagedLayer(CacheLayerMixin):
         return merged(parts).out.reshape(heads, count, size).to(query.dtype)
 
     def _first(self, count: int) -> Pages:
-        """The first pages: mostly those that the last token read, as they were then."""
+        """The first pages; the same object as for the last token if they are the same, as it knows where they lie."""
         if len(self._read) != count or not all(map(is_, self._read, self.pages)):
             self._read = Pages(self.pages[:count])
         return self._read
