@@ -93,7 +93,7 @@ def decode_attention(
         page=ctypes.addressof(read.addresses),
         query=query.data_ptr(),
         rotation=(native_rotation(first.rotation), native_rotation(second.rotation)),
-        levels=tuple(_levels(rate, kernel.body) for rate in layer.rates),
+        levels=tuple(_levels(rate) for rate in layer.rates),
         bias=0 if bias is None else bias.data_ptr(),
         out=out.data_ptr(),
         lse=lse.data_ptr(),
@@ -107,10 +107,10 @@ def decode_attention(
     return Partial(out, lse)
 
 
-def _levels(rate: str, body: str) -> StreamLevels:
-    """A rate's codebooks. Where the sums of two products have 16 bits, levels have 7."""
+def _levels(rate: str) -> StreamLevels:
+    """A rate's codebooks."""
     main, tail = (segment.codebook for segment in codec(64, rate, Scale.NORM, Order.KEY).segments)
-    levels = whole_levels(main, tail, 63 if body == "avx2" else 127)
+    levels = whole_levels(main, tail, 127)
     return StreamLevels((levels.main.data_ptr(), levels.tail.data_ptr()), levels.unit)
 
 

@@ -14,11 +14,11 @@ template <int H> struct Workspace {
   alignas(64) float scores[H][CHUNK * PAGE];
   alignas(64) float scales[2][CHUNK * PAGE];
   alignas(64) uint8_t weights[2][CHUNK * 8 * H * ROW];
-  alignas(64) int32_t q[MAX_SIZE / 4 * H];
+  QueryBytes<H> q[2];  // the first bytes, and the second
   alignas(64) int32_t q16[MAX_ROTARY / 2 * H];
   alignas(64) float out[H * MAX_SIZE];
   float cosine[MAX_ROTARY / 2], sine[MAX_ROTARY / 2], step_cosine[MAX_ROTARY / 2], step_sine[MAX_ROTARY / 2];
-  float query_step[H], query_offset[H], turned_step[H], maximum[H], sum[H];
+  float turned_step[H], maximum[H], sum[H];
   Levels levels[2];  // of both streams
 };
 
@@ -55,10 +55,21 @@ template <int H> TARGET static void next_angles(int pairs, Workspace<H>& work) {
 template <class A, class B, bool VALUE_ONLY, int H>
 TARGET static void score_page(const Call& call, const Task& task, const uint8_t* head, Workspace<H>& work, int page) {
   Stream<A> first(call.first_size);
-  score_keys<A, H>(head, first, work.q, work.levels[0], work.sums);
   float factor[H];
-  for (int h = 0; h < H; h++) factor[h] = work.query_step[h] * call.levels[0].unit;
-  put_scores<H, false>(work.sums, head + first.scales, factor, work.query_offset, page, work.scores);
+  for (int h = 0; h < H; h++) factor[h] = work.q[0].step[h] * call.levels[0].unit;
+  score_keys<A, H>(head, first, work.q[0].words, work.levels[0], work.sums);
+  put_scores<H, false>(work.sums, head + first.scales, factor, work.q[0].offset, page, work.scores);
+  // A byte of the query is off by up to half a step, a score by the keys' length times as much as one coordinate.
+  float length = largest_scale(head + first.scales) * sqrtf((float)first.size), most = 0;
+  for (int h = 0; h < H; h++) {
+    bool coarse = work.q[0].step[h] * length * 0.2887f > SCORE_ERROR;  // each for itself, whatever its neighbours need
+    factor[h] = coarse ? work.q[1].step[h] * call.levels[0].unit : 0;
+    most = fmaxf(most, factor[h]);
+  }
+  if (most > 0) {
+    score_keys<A, H>(head, first, work.q[1].words, work.levels[0], work.sums);
+    put_scores<H, true>(work.sums, head + first.scales, factor, work.q[1].offset, page, work.scores);
+  }
   if constexpr (VALUE_ONLY) {
     Stream<B> second(call.second_size);
     float none[H] = {};
@@ -96,26 +107,32 @@ TARGET static void weigh_chunk(const Call& call, const Chunk& chunk, int size, W
   int tokens = chunk.pages * PAGE;
   if (VALUE_ONLY) unpack_scales(chunk, first.scales, work.scales[0]);
   unpack_scales(chunk, first.bytes + second.scales, work.scales[1]);
-  float factors[2][H];
+  float chunk_factor[2][H], page_factor[CHUNK][H];
   for (int h = 0; h < H; h++) {
     float* weights = work.scores[h];
     float shrunk = soften(weights, tokens, work.maximum[h], work.sum[h]);
     if (shrunk != 1)
       for (int i = 0; i < size; i++) work.out[h * size + i] *= shrunk;
-    for (int s = VALUE_ONLY ? 0 : 1; s < 2; s++) {
-      const float* scales = work.scales[s];
-      float step = weight_step(weights, scales, tokens);
-      factors[s][h] = call.levels[s].unit * step;
-      if constexpr (VALUE_ONLY) spread_weights<H>(weights, scales, chunk.pages, step, h, work.weights[s]);
-      else pack_weights<H>(weights, scales, tokens, step, h, (int32_t*)work.weights[s]);
-    }
+    if constexpr (VALUE_ONLY)
+      for (int s = 0; s < 2; s++) {
+        float step = weight_step<true>(weights, work.scales[s], tokens);
+        chunk_factor[s][h] = call.levels[s].unit * step;
+        spread_weights<H>(weights, work.scales[s], chunk.pages, step, h, work.weights[s]);
+      }
+    else
+      for (int page = 0; page < chunk.pages; page++) {
+        const float *some = weights + page * PAGE, *scales = work.scales[1] + page * PAGE;
+        float step = weight_step<false>(some, scales, PAGE);
+        page_factor[page][h] = call.levels[1].unit * step;
+        pack_weights<H>(some, scales, step, h, (int32_t*)work.weights[1] + page * PAGE / 4 * H);
+      }
   }
   if constexpr (VALUE_ONLY) {
-    add_regrouped<A, H>(chunk, 0, first, work.weights[0], work.levels[0], factors[0], size, work.out);
-    add_regrouped<B, H>(chunk, first.bytes, second, work.weights[1], work.levels[1], factors[1], size,
+    add_regrouped<A, H>(chunk, 0, first, work.weights[0], work.levels[0], chunk_factor[0], size, work.out);
+    add_regrouped<B, H>(chunk, first.bytes, second, work.weights[1], work.levels[1], chunk_factor[1], size,
                         work.out + first.size);
   } else {
-    add_values<B, H>(chunk, first.bytes, second, (const int32_t*)work.weights[1], work.levels[1], factors[1], work.out);
+    add_values<B, H>(chunk, first.bytes, second, (const int32_t*)work.weights[1], work.levels[1], page_factor, work.out);
   }
 }
 
@@ -129,7 +146,7 @@ template <class A, class B, bool VALUE_ONLY, int H> TARGET static void attend(co
   fill_levels<A>(call.levels[0], work.levels[0]);
   fill_levels<B>(call.levels[1], work.levels[1]);
   for (int h = 0; h < H; h++) {
-    quantise_query<A, H>(task.query + h * first.size, h, first, work.q, work.query_step[h], work.query_offset[h]);
+    quantise_query<A, H>(task.query + h * first.size, h, first, work.q);
     work.maximum[h] = -INFINITY, work.sum[h] = 0;
     if (VALUE_ONLY) {
       const float* turned = task.turned + h * second.size;

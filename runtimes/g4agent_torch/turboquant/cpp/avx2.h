@@ -1,12 +1,13 @@
-// Vectors of 32 bytes: AVX2. Its dot product of bytes saturates, so levels have seven bits.
+// Vectors of 32 bytes: AVX2. Its dot product of bytes sums two products in 16 bits, so what levels are multiplied with
+// is kept small enough, two bytes at a time.
 #define TARGET __attribute__((target("avx2,fma,f16c")))
 #define FN TARGET __attribute__((always_inline)) static inline
 
 using V = __m256i;
 constexpr int W = 32;
 constexpr int TOGETHER = 1;
-constexpr int LEVEL_MAX = 63;
-constexpr int LEVEL_OFFSET = 64;
+constexpr int QUERY_PAIR = 127;   // each may be rounded up by half: 128 · 255 < 2^15
+constexpr int WEIGHT_PAIR = 256;  // each may be rounded up by less than one: 257 · 127 < 2^15
 
 struct Table { const uint8_t* bytes; };
 
@@ -43,6 +44,7 @@ FN V scale16(V a, V b) { return _mm256_mulhrs_epi16(a, b); }
 FN V pack16(V a, V b) { return _mm256_packs_epi32(a, b); }
 FN __m256 fused(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
 FN __m256 larger(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
+FN __m256 swap_lanes(__m256 x) { return _mm256_permute_ps(x, 0xb1); }
 FN V low8(V a, V b) { return _mm256_unpacklo_epi8(a, b); }
 FN V high8(V a, V b) { return _mm256_unpackhi_epi8(a, b); }
 FN V low16(V a, V b) { return _mm256_unpacklo_epi16(a, b); }

@@ -5,8 +5,8 @@
 using V = __m512i;
 constexpr int W = 64;              // bytes of a vector
 constexpr int TOGETHER = 2;        // token halves of a block that share a pass over the queries
-constexpr int LEVEL_MAX = 127;     // largest integer level
-constexpr int LEVEL_OFFSET = 128;  // makes levels unsigned
+constexpr int QUERY_PAIR = 254;    // sum of two neighbouring bytes of a query at most: any
+constexpr int WEIGHT_PAIR = 510;   // likewise of weights
 
 struct Table { V low, high; };
 
@@ -29,6 +29,7 @@ FN V scale16(V a, V b) { return _mm512_mulhrs_epi16(a, b); }  // a · b / 2^15, 
 FN V pack16(V a, V b) { return _mm512_packs_epi32(a, b); }
 FN __m512 fused(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
 FN __m512 larger(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
+FN __m512 swap_lanes(__m512 x) { return _mm512_permute_ps(x, 0xb1); }  // neighbours
 FN V low8(V a, V b) { return _mm512_unpacklo_epi8(a, b); }
 FN V high8(V a, V b) { return _mm512_unpackhi_epi8(a, b); }
 FN V low16(V a, V b) { return _mm512_unpacklo_epi16(a, b); }

@@ -24,6 +24,9 @@ constexpr int MAX_SIZE = 1024;   // coordinates of a head
 constexpr int MAX_ROTARY = 128;  // rotary coordinates
 constexpr float TURNED_MAX = 8191;  // of a rotary query: sums of 16-bit products stay below 2^31
 constexpr int SPLIT_PAGES = 8;   // pages worth a task of their own
+constexpr int LEVEL_OFFSET = 128;  // makes levels unsigned
+constexpr int QUERY_STEPS = 128;   // second bytes of a query to one step of the first
+constexpr float SCORE_ERROR = 0.0125f;  // from which on a query's second bytes are worth their time
 
 // The rates of `layout.py`: bits of a code in both segments, coordinates of a unit.
 struct Rate5 { static constexpr int MAIN = 5, TAIL = 4, DIMS = 1; };

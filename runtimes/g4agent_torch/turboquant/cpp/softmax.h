@@ -1,20 +1,33 @@
 // Softmax in float32, streaming over chunks of pages; and queries and weights as the bytes that scores and values take.
 
+TARGET static float largest_scale(const uint8_t* scales) {  // of a page
+  F most = floats(0);
+  for (int i = 0; i < PAGE; i += LANES) most = larger(most, (F)from_half((const uint16_t*)scales + i));
+  return largest(most);
+}
+
 // Scales of a stream of the chunk, [page][token].
 TARGET static void unpack_scales(const Chunk& chunk, int64_t offset, float* scales) {
   for (int i = 0; i < chunk.pages * PAGE; i += LANES)
     storef(scales + i, (F)from_half((const uint16_t*)(chunk.page[i / PAGE] + offset) + i % PAGE));
 }
 
-// What one step of weights times scales in bytes is worth.
-TARGET static float weight_step(const float* weights, const float* scales, int tokens) {
-  F most = floats(1e-30f);
-  for (int i = 0; i < tokens; i += LANES) most = larger(most, loadf(weights + i) * loadf(scales + i));
-  return largest(most) / 255;
+// What one step of weights times scales in bytes is worth. Neighbours in a word are tokens that follow each other, or of
+// KEY order the same tokens of two blocks.
+template <bool KEY> TARGET static float weight_step(const float* weights, const float* scales, int tokens) {
+  F most = floats(1e-30f), pairs = most;
+  for (int i = 0; i < tokens; i += LANES) {
+    F x = loadf(weights + i) * loadf(scales + i);
+    most = larger(most, x);
+    if constexpr (WEIGHT_PAIR < 2 * 255)
+      pairs = larger(pairs, x + (KEY ? loadf(weights + (i ^ BLOCK)) * loadf(scales + (i ^ BLOCK)) : (F)swap_lanes(x)));
+  }
+  return fmaxf(largest(most) / 255, largest(pairs) / WEIGHT_PAIR);
 }
 
-// Weights that are small beside the largest would all be rounded to nothing. So each is rounded up or down at a limit of
-// its token's own, and their sums stay right.
+// Weights that are small beside the largest would all be rounded to nothing. So these are rounded up or down at a limit
+// of their token's own, and their sums stay right.
+constexpr float SMALL_WEIGHT = 1.5f;  // steps
 struct Limits {
   alignas(64) float of_token[PAGE];
   constexpr Limits() : of_token() {
@@ -24,15 +37,16 @@ struct Limits {
 static constexpr Limits LIMITS;
 
 FN I weight_bytes(const float* weights, const float* scales, int token, F steps) {
-  F limits = loadf(LIMITS.of_token + token % PAGE);
-  return __builtin_convertvector(fused(loadf(weights + token) * loadf(scales + token), steps, limits), I);
+  F weight = loadf(weights + token) * loadf(scales + token) * steps;
+  F limits = weight < SMALL_WEIGHT ? loadf(LIMITS.of_token + token % PAGE) : floats(0.5f);
+  return __builtin_convertvector(weight + limits, I);
 }
 
-// For VALUE order: four tokens' weights to a word, p[word][h].
+// For VALUE order: four tokens' weights of a page to a word, p[word][h].
 template <int H>
-TARGET static void pack_weights(const float* weights, const float* scales, int tokens, float step, int h, int32_t* p) {
+TARGET static void pack_weights(const float* weights, const float* scales, float step, int h, int32_t* p) {
   alignas(64) int32_t bytes[LANES];
-  for (int i = 0; i < tokens; i += LANES) {
+  for (int i = 0; i < PAGE; i += LANES) {
     store(bytes, (V)weight_bytes(weights, scales, i, floats(1 / step)));
     for (int j = 0; j < LANES; j += 4)
       p[(i + j) / 4 * H + h] = bytes[j] | bytes[j + 1] << 8 | bytes[j + 2] << 16 | bytes[j + 3] << 24;
@@ -88,21 +102,33 @@ TARGET static float soften(float* scores, int tokens, float& maximum, float& sum
 
 // ---- queries ---------------------------------------------------------------------------------------------------------
 
-// Query bytes as score_keys wants them; step is what one is worth, offset what the shift of the levels adds.
+// A byte of each coordinate of H queries.
+template <int H> struct QueryBytes {
+  alignas(64) int32_t words[MAX_SIZE / 4 * H];
+  float step[H], offset[H];
+};
+
+// Query bytes as score_keys wants them, and what they leave over, in bytes as well; of both, step is what one is worth,
+// offset what the shift of the levels adds.
 template <class R, int H>
-static void quantise_query(const float* query, int h, const Stream<R>& at, int32_t* q, float& step, float& offset) {
+static void quantise_query(const float* query, int h, const Stream<R>& at, QueryBytes<H> (&q)[2]) {
   constexpr int D = R::DIMS;
   float most = 1e-30f;
-  for (int i = 0; i < at.size; i++) most = fmaxf(most, fabsf(query[i]));
-  step = most / 127;
-  int total = 0;
-  int8_t* bytes = (int8_t*)q;
   for (int i = 0; i < at.size; i++) {
-    int x = (int)lrintf(query[i] / step), unit = i / D;
-    total += x;
-    bytes[((unit / 4 * D + i % D) * H + h) * 4 + unit % 4] = (int8_t)x;
+    int neighbour = i / D % 2 ? i - D : i + D;
+    most = fmaxf(most, fmaxf(fabsf(query[i]) / 127, (fabsf(query[i]) + fabsf(query[neighbour])) / QUERY_PAIR));
   }
-  offset = (float)(-LEVEL_OFFSET * total);
+  q[0].step[h] = most, q[1].step[h] = most / QUERY_STEPS;
+  int total[2] = {};
+  for (int i = 0; i < at.size; i++) {
+    int whole = (int)lrintf(query[i] / q[1].step[h]), unit = i / D, high = (int)lrintf((float)whole / QUERY_STEPS);
+    for (int part = 0; part < 2; part++) {
+      int x = part ? whole - QUERY_STEPS * high : high;
+      total[part] += x;
+      ((int8_t*)q[part].words)[((unit / 4 * D + i % D) * H + h) * 4 + unit % 4] = (int8_t)x;
+    }
+  }
+  for (int part = 0; part < 2; part++) q[part].offset[h] = (float)(-LEVEL_OFFSET * total[part]);
 }
 
 // Rotary queries turned back by the angle of a page's first position, q[h][pair]; turned[h] holds first members of

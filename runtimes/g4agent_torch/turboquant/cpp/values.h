@@ -17,36 +17,35 @@ FN void add_tokens(const uint8_t* rows, const int32_t* p, const Table (&table)[D
 
 template <int BITS, int DIMS, int H>
 FN void add_values_segment(const Chunk& chunk, int64_t offset, int groups, const int32_t* p,
-                           const uint8_t (&levels)[2][128], const float* factor, int size, float* out) {
+                           const uint8_t (&levels)[2][128], const float (*factor)[H], int size, float* out) {
   Table table[DIMS];
   tables<BITS>(levels, table);
   int units = 16 * groups;
   for (int u = 0; u < groups; u++)
-    for (int part = 0; part < PARTS; part++) {
-      V sums[DIMS][H] = {};
+    for (int part = 0; part < PARTS; part++)
       for (int page = 0; page < chunk.pages; page++) {
+        V sums[DIMS][H] = {};
         const uint8_t* rows = chunk.page[page] + offset + u * 4 * BITS * ROW + part * W;
         for (int bundle = 0; bundle < 4; bundle++) {
 #pragma GCC unroll 8
           for (int r = 0; r < BITS; r++) __builtin_prefetch(rows + (bundle * BITS + r) * ROW + AHEAD);
           add_tokens<BITS, DIMS, H, 0>(rows + bundle * BITS * ROW, p + (page * 4 + bundle) * 8 * H, table, sums);
         }
-      }
 #pragma GCC unroll 8
-      for (int h = 0; h < H; h++)
+        for (int h = 0; h < H; h++)
 #pragma GCC unroll 2
-        for (int e = 0; e < DIMS; e++) {
-          float* to = out + h * size + e * units + 16 * u + part * LANES;
-          storef(to, loadf(to) + to_float(sums[e][h]) * factor[h]);
-        }
-    }
+          for (int e = 0; e < DIMS; e++) {
+            float* to = out + h * size + e * units + 16 * u + part * LANES;
+            storef(to, fused(to_float(sums[e][h]), floats(factor[page][h]), loadf(to)));
+          }
+      }
 }
 
-// VALUE order: out[h][plane] += factor[h] · Σ p · level, with weights p[four tokens][h]. A segment's coordinates lie
+// VALUE order: out[h][plane] += Σ factor[page][h] · Σ p · level, with weights p[page][four tokens][h]. A segment's coordinates lie
 // in planes: the first ones of all its units, then the second ones.
 template <class R, int H>
 TARGET static void add_values(const Chunk& chunk, int64_t offset, const Stream<R>& at, const int32_t* p,
-                              const Levels& levels, const float* factor, float* out) {
+                              const Levels& levels, const float (*factor)[H], float* out) {
   constexpr int D = R::DIMS;
   add_values_segment<R::MAIN, D, H>(chunk, offset, at.groups, p, levels.straight[0], factor, at.size, out);
   add_values_segment<R::TAIL, D, H>(chunk, offset + at.tail, 1, p, levels.straight[1], factor, at.size,
