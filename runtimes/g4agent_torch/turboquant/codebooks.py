@@ -67,6 +67,16 @@ class Codebook:
         midpoints (none for pairs), and the levels."""
         return self._table, self._midpoints, self.levels
 
+    def frequencies(self) -> Tensor:
+        """How often normal data has each code, float32 [codes] on the CPU."""
+        if self.dims == 1:
+            below = torch.special.ndtr(self._midpoints.cpu().double())
+            return below.diff(prepend=below.new_zeros(1)).float()
+        edges = torch.arange(1 - GRID_HALF, GRID_HALF).double() / GRID_STEPS
+        below = torch.cat([edges.new_zeros(1), torch.special.ndtr(edges), edges.new_ones(1)])
+        cells = torch.outer(below.diff(), below.diff()).flatten()
+        return torch.zeros(len(self.levels)).double().index_add_(0, self._table.cpu().int(), cells).float()
+
     def _move(self, device: torch.device) -> None:
         if device != self.levels.device:
             self.levels, self._table = self.levels.to(device), self._table.to(device)

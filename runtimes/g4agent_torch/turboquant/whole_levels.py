@@ -31,21 +31,16 @@ def whole_levels(main: Codebook, tail: Codebook, most: int) -> WholeLevels:
     """Levels of at most `most` units, of the unit of which main levels of normal data are nearly multiples."""
     exact, last = main.levels.cpu(), tail.levels.cpu()
     units = max(exact.abs().max().item(), last.abs().max().item()) / (most - torch.arange(128) / 8)
-    off = (exact - (exact / units[:, None, None]).round() * units[:, None, None]).square() * _frequency(exact)[:, None]
-    unit = units[off.sum((1, 2)).argmin()].item()
-    return WholeLevels(_rounded(exact, unit, most), _rounded(last, unit, most), unit)
+    off = (exact - (exact / units[:, None, None]).round() * units[:, None, None]).square()
+    unit = units[(off * main.frequencies()[:, None]).sum((1, 2)).argmin()].item()
+    return WholeLevels(_rounded(main, unit, most), _rounded(tail, unit, most), unit)
 
 
-def _frequency(levels: Tensor) -> Tensor:
-    """About how often normal data has each code, [codes]: its density to the power dims / (dims + 2)."""
-    return torch.exp(-levels.square().sum(1) / (4 if levels.shape[1] == 2 else 6))
-
-
-def _rounded(levels: Tensor, unit: float, most: int) -> Tensor:
+def _rounded(book: Codebook, unit: float, most: int) -> Tensor:
     """Levels [codes, dims] in units. Their rounding errors cancel, or sums over many values would drift."""
-    exact, frequency = levels / unit, _frequency(levels)
+    exact, frequency = book.levels.cpu() / unit, book.frequencies()
     rounded = exact.round()
-    for axis in range(levels.shape[1]):
+    for axis in range(book.dims):
         for _ in range(MAX_MOVES):
             drift = ((rounded - exact)[:, axis] * frequency).sum()
             moved = rounded[:, axis] - drift.sign()

@@ -59,17 +59,6 @@ TARGET static void score_page(const Call& call, const Task& task, const uint8_t*
   for (int h = 0; h < H; h++) factor[h] = work.q[0].step[h] * call.levels[0].unit;
   score_keys<A, H>(head, first, work.q[0].words, work.levels[0], work.sums);
   put_scores<H, false>(work.sums, head + first.scales, factor, work.q[0].offset, page, work.scores);
-  // A byte of the query is off by up to half a step, a score by the keys' length times as much as one coordinate.
-  float length = largest_scale(head + first.scales) * sqrtf((float)first.size), most = 0;
-  for (int h = 0; h < H; h++) {
-    bool coarse = work.q[0].step[h] * length * 0.2887f > SCORE_ERROR;  // each for itself, whatever its neighbours need
-    factor[h] = coarse ? work.q[1].step[h] * call.levels[0].unit : 0;
-    most = fmaxf(most, factor[h]);
-  }
-  if (most > 0) {
-    score_keys<A, H>(head, first, work.q[1].words, work.levels[0], work.sums);
-    put_scores<H, true>(work.sums, head + first.scales, factor, work.q[1].offset, page, work.scores);
-  }
   if constexpr (VALUE_ONLY) {
     Stream<B> second(call.second_size);
     float none[H] = {};
@@ -88,6 +77,36 @@ template <int H> TARGET static void add_bias(const Call& call, const Task& task,
     const float* bias = task.bias + h * call.pages * PAGE + page * PAGE;
     for (int i = 0; i < tokens; i += LANES) storef(work.scores[h] + i, loadf(work.scores[h] + i) + loadf(bias + i));
   }
+}
+
+// Adds the second bytes of queries to scores that are too coarse without, of pages that can matter. Each query decides
+// for itself, or its result would depend on its neighbours.
+template <class A, int H> TARGET static void refine(const Call& call, const Chunk& chunk, Workspace<H>& work) {
+  Stream<A> first(call.first_size);
+  float length[CHUNK], longest = 0;  // of a page's keys
+  for (int page = 0; page < chunk.pages; page++) {
+    length[page] = largest_scale(chunk.page[page] + first.scales) * sqrtf((float)first.size);
+    longest = fmaxf(longest, length[page]);
+  }
+  float factor[CHUNK][H] = {};
+  bool wanted[CHUNK] = {};
+  for (int h = 0; h < H; h++) {
+    float off = work.q[0].step[h] * sqrtf(1 / 12.0f);  // a coordinate of the query, as rounding has it
+    if (off * longest <= COARSE_SCORE) continue;
+    float most[CHUNK], near = work.maximum[h];
+    for (int page = 0; page < chunk.pages; page++) {
+      most[page] = largest_of(work.scores[h] + page * PAGE, PAGE);
+      near = fmaxf(near, most[page]);
+    }
+    for (int page = 0; page < chunk.pages; page++)
+      if (off * length[page] > COARSE_SCORE && most[page] > near - MATTERS)
+        factor[page][h] = work.q[1].step[h] * call.levels[0].unit, wanted[page] = true;
+  }
+  for (int page = 0; page < chunk.pages; page++)
+    if (wanted[page]) {
+      score_keys<A, H>(chunk.page[page], first, work.q[1].words, work.levels[0], work.sums);
+      put_scores<H, true>(work.sums, chunk.page[page] + first.scales, factor[page], work.q[1].offset, page, work.scores);
+    }
 }
 
 // Asks for what the first passes over a page read, and nothing before them asks for: its start, tails and scales.
@@ -166,6 +185,7 @@ template <class A, class B, bool VALUE_ONLY, int H> TARGET static void attend(co
       score_page<A, B, VALUE_ONLY>(call, task, chunk.page[page], work, page);
     }
     if (task.bias) add_bias(call, task, start, chunk.pages * PAGE, work);
+    refine<A>(call, chunk, work);
     weigh_chunk<A, B, VALUE_ONLY>(call, chunk, size, work);
   }
   for (int h = 0; h < H; h++) {

@@ -26,7 +26,8 @@ constexpr float TURNED_MAX = 8191;  // of a rotary query: sums of 16-bit product
 constexpr int SPLIT_PAGES = 8;   // pages worth a task of their own
 constexpr int LEVEL_OFFSET = 128;  // makes levels unsigned
 constexpr int QUERY_STEPS = 128;   // second bytes of a query to one step of the first
-constexpr float SCORE_ERROR = 0.0125f;  // from which on a query's second bytes are worth their time
+constexpr float COARSE_SCORE = 0.025f;  // error of a score from which on a query's second bytes are worth their time
+constexpr float MATTERS = 4;     // how far below the largest a score may lie for that
 
 // The rates of `layout.py`: bits of a code in both segments, coordinates of a unit.
 struct Rate5 { static constexpr int MAIN = 5, TAIL = 4, DIMS = 1; };

@@ -86,6 +86,12 @@ TARGET static void put_scores(const int32_t (*sums)[PAGE], const uint8_t* scales
   }
 }
 
+TARGET static float largest_of(const float* x, int count) {
+  F most = loadf(x);
+  for (int i = LANES; i < count; i += LANES) most = larger(most, loadf(x + i));
+  return largest(most);
+}
+
 // Turns scores into exp(score − maximum) in place; what was summed before shrinks by the returned factor.
 TARGET static float soften(float* scores, int tokens, float& maximum, float& sum) {
   F most = floats(maximum), added = floats(0);
