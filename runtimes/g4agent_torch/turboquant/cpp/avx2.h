@@ -37,7 +37,9 @@ FN V halves16(int16_t x) { return _mm256_set1_epi16(x); }
 FN V pick(V mask, V a, V b) { return _mm256_or_si256(_mm256_and_si256(mask, a), _mm256_andnot_si256(mask, b)); }
 FN V dot8(V sum, V unsigned8, V signed8) {
   V pairs = _mm256_maddubs_epi16(unsigned8, signed8);
-  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  asm("" : "+x"(sum));  // or the compiler adds all products of a code first, which takes more registers than there are
+  return sum;
 }
 FN V dot16(V sum, V a, V b) { return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)); }
 FN V scale16(V a, V b) { return _mm256_mulhrs_epi16(a, b); }
