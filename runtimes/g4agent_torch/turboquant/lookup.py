@@ -23,14 +23,12 @@ from g4agent_torch.turboquant.codebooks import Codebook
 from g4agent_torch.turboquant.codec import Codec
 from g4agent_torch.turboquant.layout import BUNDLE, PAGE_TOKENS, codes_in_byte
 from g4agent_torch.turboquant.slabs import in_huge_pages
-from g4agent_torch.turboquant.whole_levels import whole_levels
+from g4agent_torch.turboquant.whole_levels import MOST, whole_levels
 
 _WIDE: Final = torch.complex128
 """The widest type: what goes together is moved as that. A tail's indices fill it, one time or two."""
 _ENTRIES: Final = {2: torch.int16, 4: torch.int32, 8: torch.int64, 16: _WIDE}
 """Bytes of an entry → a type that is moved as one."""
-_MOST: Final = 127
-"""A byte's largest whole number."""
 _STEPS: Final = 128
 """Of the low part to one of the high part."""
 _ONES: Final = 0x0101010101010101
@@ -94,7 +92,7 @@ class Lookup:
         if self._dtype != torch.int8:
             return Factor(rows, None)
         batch, count, size = rows.shape
-        unit = rows.abs().amax(-1, keepdim=True).clamp_(min=_LEAST).mul_(1 / (_MOST * _STEPS))
+        unit = rows.abs().amax(-1, keepdim=True).clamp_(min=_LEAST).mul_(1 / (MOST * _STEPS))
         low = torch.div(rows, unit).round_()
         high = torch.mul(low, 1 / _STEPS).round_()
         parts = torch.empty(batch, 2 * count, size, dtype=torch.int8)
@@ -196,7 +194,7 @@ def _tables(books: tuple[Codebook, ...], dtype: torch.dtype) -> tuple[Tensor, fl
     they stay near the processor."""
     levels, unit = [book.levels.cpu().to(dtype) for book in books], 1.0
     if dtype == torch.int8:
-        whole = whole_levels(books[0], books[-1], _MOST)
+        whole = whole_levels(books[0], books[-1])
         levels, unit = [whole.main.T, whole.tail.T], whole.unit
     entry = _levels_of_entry(books, dtype)
     table = torch.cat([_table(some, book.bits, _width(book, entry)) for some, book in zip(levels, books, strict=False)])

@@ -45,9 +45,9 @@ class Rotation(ctypes.Structure):
 
 
 class StreamLevels(ctypes.Structure):
-    """A stream's codebooks in integers, as in `cpp/kernel.cpp`."""
+    """A stream's codebooks, as in `cpp/kernel.cpp`."""
 
-    _fields_ = (("segment", ctypes.c_void_p * 2), ("unit", ctypes.c_float))
+    _fields_ = (("segment", ctypes.c_void_p * 2), ("unit", ctypes.c_float), ("exact", ctypes.c_void_p * 2))
 
 
 class Call(ctypes.Structure):

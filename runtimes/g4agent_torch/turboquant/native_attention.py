@@ -6,6 +6,7 @@ import ctypes
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -19,7 +20,7 @@ from g4agent_torch.turboquant.native import BODIES, Call, Kernel, StreamLevels
 from g4agent_torch.turboquant.native_encoding import native_rotation
 from g4agent_torch.turboquant.partial import Partial
 from g4agent_torch.turboquant.slabs import Pages
-from g4agent_torch.turboquant.whole_levels import whole_levels
+from g4agent_torch.turboquant.whole_levels import WholeLevels, whole_levels
 
 MAX_SIZE: Final = 1024
 ROTARY_SIZES: Final = (32, 64, 128)
@@ -109,9 +110,16 @@ def decode_attention(
 
 def _levels(rate: str) -> StreamLevels:
     """A rate's codebooks."""
+    whole, exact = _books(rate)
+    segments, floats = (whole.main.data_ptr(), whole.tail.data_ptr()), tuple(book.data_ptr() for book in exact)
+    return StreamLevels(segments, whole.unit, floats)
+
+
+@cache
+def _books(rate: str) -> tuple[WholeLevels, tuple[Tensor, ...]]:
+    """A rate's codebooks in integers and in floats, [coordinate of a code, code]."""
     main, tail = (segment.codebook for segment in codec(64, rate, Scale.NORM, Order.KEY).segments)
-    levels = whole_levels(main, tail, 127)
-    return StreamLevels((levels.main.data_ptr(), levels.tail.data_ptr()), levels.unit)
+    return whole_levels(main, tail), tuple(book.levels.cpu().T.contiguous() for book in (main, tail))
 
 
 def _shared(layer: ValueOnly, signs: Tensor) -> _Shared:

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from g4agent_torch.turboquant.codebooks import Codebook
 
+MOST: Final = 127
+"""A byte's largest whole number."""
 MAX_MOVES: Final = 8
 """Levels per coordinate that may be rounded the other way."""
 MAX_MOVE_ERROR: Final = 0.8
@@ -27,16 +29,16 @@ class WholeLevels:
 
 
 @cache
-def whole_levels(main: Codebook, tail: Codebook, most: int) -> WholeLevels:
-    """Levels of at most `most` units, of the unit of which main levels of normal data are nearly multiples."""
+def whole_levels(main: Codebook, tail: Codebook) -> WholeLevels:
+    """Levels in the unit of which main levels of normal data are nearly multiples."""
     exact, last = main.levels.cpu(), tail.levels.cpu()
-    units = max(exact.abs().max().item(), last.abs().max().item()) / (most - torch.arange(128) / 8)
+    units = max(exact.abs().max().item(), last.abs().max().item()) / (MOST - torch.arange(128) / 8)
     off = (exact - (exact / units[:, None, None]).round() * units[:, None, None]).square()
     unit = units[(off * main.frequencies()[:, None]).sum((1, 2)).argmin()].item()
-    return WholeLevels(_rounded(main, unit, most), _rounded(tail, unit, most), unit)
+    return WholeLevels(_rounded(main, unit), _rounded(tail, unit), unit)
 
 
-def _rounded(book: Codebook, unit: float, most: int) -> Tensor:
+def _rounded(book: Codebook, unit: float) -> Tensor:
     """Levels [codes, dims] in units. Their rounding errors cancel, or sums over many values would drift."""
     exact, frequency = book.levels.cpu() / unit, book.frequencies()
     rounded = exact.round()
@@ -45,7 +47,7 @@ def _rounded(book: Codebook, unit: float, most: int) -> Tensor:
             drift = ((rounded - exact)[:, axis] * frequency).sum()
             moved = rounded[:, axis] - drift.sign()
             better = (drift - drift.sign() * frequency).abs() < drift.abs() - frequency / 4
-            errors = torch.where(better & (moved.abs() <= most), (moved - exact[:, axis]).abs(), torch.inf)
+            errors = torch.where(better & (moved.abs() <= MOST), (moved - exact[:, axis]).abs(), torch.inf)
             if errors.min() > MAX_MOVE_ERROR:
                 break
             rounded[errors.argmin(), axis] = moved[errors.argmin()]

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import platform
+import shutil
+import subprocess
+import tempfile
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,17 +17,22 @@ import torch
 from torch import Tensor
 
 from g4agent.errors import ConfigError
-from g4agent_torch.turboquant import native, native_encoding
+from g4agent_torch.turboquant import compiling, native, native_attention, native_encoding
 from g4agent_torch.turboquant.attention import Partial, as_read_here, decode_attention
 from g4agent_torch.turboquant.cache import SINKS
 from g4agent_torch.turboquant.codec import RATES, Codec, Scale, codec
 from g4agent_torch.turboquant.formats import LayerFormat, ValueOnly
 from g4agent_torch.turboquant.layout import Order
-from g4agent_torch.turboquant.native import BODIES, VARIABLE
+from g4agent_torch.turboquant.native import BODIES, VARIABLE, Call, Kernel
 
 torch.set_num_threads(1)
 LIMIT = 0.03
 """What integers may add to the error, relative L2."""
+MEASURED = {
+    **{("4", 1): 0.016, ("3.5", 1): 0.017, ("2.5", 1): 0.021},
+    **{("4", 4): 0.024, ("3.5", 4): 0.024, ("2.5", 4): 0.033},
+}
+"""Rate and spread of the scores → what they do add here. One vector of 32 numbers at 2.5 bits is over the limit."""
 SHAPES = {
     "Gemma 3 270M": (1, 256, 4, 0),
     "Gemma 4 E4B": (2, 512, 4, 0),
@@ -38,6 +49,29 @@ def available() -> list[str]:
     loaded = native._load("auto")
     assert loaded is not None, "no native kernel: is there a C++ compiler?"
     return list(BODIES[: BODIES.index(loaded.body) + 1])
+
+
+def bodies() -> list[str]:
+    """All that have processors of this kind: `compute` emulates what this one lacks."""
+    return list(BODIES) if platform.machine() == "x86_64" else available()
+
+
+@cache
+def emulated() -> Kernel:
+    """The kernel whose AVX-512 body is computed a lane at a time, by `emulated_avx512.h`."""
+    assert "avx2" in available(), "the emulation needs AVX2"
+    with tempfile.TemporaryDirectory() as folder:
+        sources = shutil.copytree(compiling.SOURCES, Path(folder, "cpp"))
+        shutil.copy(Path(__file__).with_name("emulated_avx512.h"), sources / "avx512.h")
+        program, file = compiling.compiler(), Path(folder, "kernel.so")
+        assert program is not None
+        flags = [flag for flag in compiling.FLAGS if flag != "-O3"]
+        command = [program, *flags, "-O1", str(sources / "kernel.cpp"), "-o", str(file), "-lm"]
+        subprocess.run(command, check=True, capture_output=True)
+        library = ctypes.CDLL(str(file))
+    library.g4_decode_attention.argtypes = [ctypes.POINTER(Call)]
+    library.g4_decode_attention.restype = None
+    return Kernel(library, file, "avx512")
 
 
 def value_only(size: int, pairs: int) -> ValueOnly:
@@ -70,6 +104,8 @@ def error(out: Tensor, expected: Tensor) -> float:
 def compute(
     body: str, monkeypatch: pytest.MonkeyPatch, query: Tensor, pages: list[Tensor], layer: LayerFormat
 ) -> Partial:
+    if body in BODIES and body not in available():
+        return native_attention.decode_attention(emulated(), query, pages, layer, SINKS)
     monkeypatch.setenv(VARIABLE, body)
     return decode_attention(query, pages, layer, SINKS)
 
@@ -98,14 +134,19 @@ def test_every_body_encodes_to_the_bytes_of_plain_pytorch(size: int, monkeypatch
 
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_every_body_agrees_with_plain_pytorch(shape: str, rate: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wrong bit positions, scales, orders or angles give errors near 1; integers give a few percent."""
-    inputs = data(shape, rate, pages=9)
+@pytest.mark.parametrize("spread", [1, 4])
+def test_every_body_agrees_with_plain_pytorch(
+    shape: str, rate: str, spread: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong bit positions, scales, orders or angles give errors near 1; integers give a few percent, also where queries
+    need their second bytes: with the first alone, twelve of the eighteen cases at a spread of 4 are over what they may be.
+    The portable body has floats."""
+    inputs = data(shape, rate, 9, spread)
     expected = compute("reference", monkeypatch, *inputs)
-    for body in available():
+    for body in bodies():
         got = compute(body, monkeypatch, *inputs)
-        assert error(got.out, expected.out) < LIMIT, body
-        assert (got.lse - expected.lse).abs().max() < 0.01, body
+        assert error(got.out, expected.out) < (1e-4 if body == "portable" else MEASURED[rate, spread]), body
+        assert (got.lse - expected.lse).abs().max() < (2e-4 if body == "portable" else 0.005 * spread**2), body
 
 
 def test_one_dominant_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +154,7 @@ def test_one_dominant_key(monkeypatch: pytest.MonkeyPatch) -> None:
     query, pages, layer = data("Gemma 3 270M", "4", pages=6)
     keys, values = layer.decode(pages, SINKS)
     query = keys[:, -5:-4].expand_as(query).contiguous()
-    for body in available():
+    for body in bodies():
         got = compute(body, monkeypatch, query, pages, layer)
         assert error(got.out, values[:, -5:-4].expand_as(got.out)) < LIMIT
 
@@ -135,7 +176,7 @@ def test_many_small_weights_are_not_rounded_to_nothing(shape: str, monkeypatch: 
     layer = LayerFormat(heads, size, "4", shared)
     pages = [layer.encode(keys[:, i : i + 128], values[:, i : i + 128]) for i in range(0, 512, 128)]
     expected = compute("reference", monkeypatch, query, pages, layer)
-    for body in available():
+    for body in bodies():
         assert error(compute(body, monkeypatch, query, pages, layer).out, expected.out) < LIMIT, body
 
 
@@ -143,7 +184,7 @@ def test_many_small_weights_are_not_rounded_to_nothing(shape: str, monkeypatch: 
 def test_threads_only_change_the_order_of_sums(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Splits start at whole chunks of pages, and rotary queries at the right angle."""
     inputs = data(shape, "4", pages=37)
-    one = {body: compute(body, monkeypatch, *inputs) for body in available()}
+    one = {body: compute(body, monkeypatch, *inputs) for body in bodies()}
     torch.set_num_threads(3)
     try:
         for body, expected in one.items():
@@ -155,9 +196,11 @@ def test_threads_only_change_the_order_of_sums(shape: str, monkeypatch: pytest.M
 
 
 def test_a_query_has_the_same_result_alone_and_among_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However a prompt is cut, a position's queries go through the same arithmetic."""
+    """However a prompt is cut, a position's queries go through the same arithmetic: each alone decides whether it needs
+    its second bytes, as every other one does here."""
     query, pages, layer = data("odd groups, small rotary part", "3.5", pages=5)
-    for body in available():
+    query[:, 1::2] *= 6
+    for body in bodies():
         together = compute(body, monkeypatch, query, pages, layer)
         for row in (0, 7, 8, 12):
             alone = compute(body, monkeypatch, query[:, row : row + 1], pages, layer)

@@ -52,9 +52,10 @@ struct Rotation {  // as in `native.py`
   float norm;
 };
 
-struct StreamLevels {  // as in `native.py`: codebooks of a stream's segments, in units
-  const int8_t* segment[2];  // [coordinate of a code, code]
+struct StreamLevels {  // as in `native.py`: codebooks of a stream's segments, [coordinate of a code, code]
+  const int8_t* segment[2];  // in units
   float unit;
+  const float* exact[2];
 };
 
 extern "C" struct Call {  // as in `native.py`

@@ -17,9 +17,9 @@ static void unpack(const uint8_t* rows, int bits, uint8_t (*codes)[ROW]) {
     }
 }
 
-// A segment's levels times the unit, x[coordinate][token].
-static void decode_segment(const uint8_t* rows, int groups, int bits, int dims, bool key, const int8_t* levels,
-                           float unit, float (*x)[PAGE]) {
+// A segment's levels, x[coordinate][token].
+static void decode_segment(const uint8_t* rows, int groups, int bits, int dims, bool key, const float* levels,
+                           float (*x)[PAGE]) {
   uint8_t codes[8][ROW];
   for (int bundle = 0; bundle < 4 * groups; bundle++) {
     unpack(rows + bundle * bits * ROW, bits, codes);
@@ -28,7 +28,7 @@ static void decode_segment(const uint8_t* rows, int groups, int bits, int dims, 
         for (int j = 0; j < 4; j++) {
           int u = key ? bundle % groups * UNITS + n / 2 * 4 + j : bundle / 4 * UNITS + i;
           int token = key ? bundle / groups * BLOCK + n % 2 * 16 + i : bundle % 4 * BLOCK + n * 4 + j;
-          for (int e = 0; e < dims; e++) x[u * dims + e][token] = unit * levels[(e << bits) + codes[n][4 * i + j]];
+          for (int e = 0; e < dims; e++) x[u * dims + e][token] = levels[(e << bits) + codes[n][4 * i + j]];
         }
   }
 }
@@ -37,9 +37,8 @@ static void decode_segment(const uint8_t* rows, int groups, int bits, int dims, 
 template <class R>
 static void decode(const StreamLevels& levels, const uint8_t* stream, const Stream<R>& at, bool key, float (*x)[PAGE],
                    float* scales) {
-  decode_segment(stream, at.groups, R::MAIN, R::DIMS, key, levels.segment[0], levels.unit, x);
-  decode_segment(stream + at.tail, 1, R::TAIL, R::DIMS, key, levels.segment[1], levels.unit,
-                 x + at.groups * UNITS * R::DIMS);
+  decode_segment(stream, at.groups, R::MAIN, R::DIMS, key, levels.exact[0], x);
+  decode_segment(stream + at.tail, 1, R::TAIL, R::DIMS, key, levels.exact[1], x + at.groups * UNITS * R::DIMS);
   for (int i = 0; i < PAGE; i++) {  // halves: a multiplication mends the exponent's bias, of subnormals too
     uint16_t half;
     memcpy(&half, stream + at.scales + 2 * i, 2);
