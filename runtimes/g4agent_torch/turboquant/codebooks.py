@@ -70,17 +70,21 @@ class Codebook:
     def frequencies(self) -> Tensor:
         """How often normal data has each code, float32 [codes] on the CPU."""
         if self.dims == 1:
-            below = torch.special.ndtr(self._midpoints.cpu().double())
-            return below.diff(prepend=below.new_zeros(1)).float()
-        edges = torch.arange(1 - GRID_HALF, GRID_HALF).double() / GRID_STEPS
-        below = torch.cat([edges.new_zeros(1), torch.special.ndtr(edges), edges.new_ones(1)])
-        cells = torch.outer(below.diff(), below.diff()).flatten()
-        return torch.zeros(len(self.levels)).double().index_add_(0, self._table.cpu().int(), cells).float()
+            return _between(self._midpoints[:-1].cpu()).float()
+        cells = _between(torch.arange(1 - GRID_HALF, GRID_HALF) / GRID_STEPS)
+        found = torch.zeros(len(self.levels), dtype=torch.float64)
+        return found.index_add_(0, self._table.cpu().int(), torch.outer(cells, cells).flatten()).float()
 
     def _move(self, device: torch.device) -> None:
         if device != self.levels.device:
             self.levels, self._table = self.levels.to(device), self._table.to(device)
             self._midpoints = self._midpoints.to(device)
+
+
+def _between(edges: Tensor) -> Tensor:
+    """How much of normal data lies below [n] ascending edges, between them and above, float64 [n + 1]."""
+    below: Tensor = torch.special.ndtr(edges.double())
+    return below.diff(prepend=below.new_zeros(1), append=below.new_ones(1))
 
 
 def _nearest(points: Tensor, levels: Tensor) -> Tensor:

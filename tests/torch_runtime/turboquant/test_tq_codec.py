@@ -9,6 +9,7 @@ from g4agent_torch.turboquant import codebooks
 from g4agent_torch.turboquant.codec import KEYS_FIRST, RATES, Codec, Scale, codec
 from g4agent_torch.turboquant.layout import Order
 from g4agent_torch.turboquant.prod import ProdCodec
+from g4agent_torch.turboquant.whole_levels import whole_levels
 
 torch.set_num_threads(1)
 SIZES = (64, 128, 256, 512)
@@ -119,6 +120,24 @@ def test_scalar_codebooks_are_lloyd_max(bits: int) -> None:
     assert (book.lookup(codes) - u).square().mean() == pytest.approx(EXACT[bits], rel=0.02)
     midpoints = (book.levels[1:, 0] + book.levels[:-1, 0]) / 2
     assert torch.equal(codes, torch.bucketize(u, midpoints).to(torch.uint8))
+
+
+@pytest.mark.parametrize("book", [*map(codebooks.scalar, EXACT), *map(codebooks.pair, PAIRS)])
+def test_codes_are_as_frequent_as_they_are_said_to_be(book: codebooks.Codebook) -> None:
+    found = torch.bincount(book.quantise(normal(500_000, book.dims)).flatten(), minlength=len(book.levels)) / 500_000
+    assert book.frequencies().sum().item() == pytest.approx(1)
+    assert (found - book.frequencies()).abs().max() < 4 * (0.25 / 500_000) ** 0.5
+
+
+@pytest.mark.parametrize("rate", SEGMENTS)
+def test_whole_levels_do_not_drift(rate: str) -> None:
+    """What rounding adds to the sum of many values grows with their number, unless it cancels."""
+    main, tail = (segment.codebook for segment in codec(64, rate, Scale.NORM, Order.KEY).segments)
+    whole = whole_levels(main, tail)
+    for book, levels, most in ((main, whole.main, 1.5e-4), (tail, whole.tail, 1e-3)):
+        off = levels.T * whole.unit - book.levels
+        assert (off * book.frequencies()[:, None]).sum(0).abs().max() < most
+        assert off.abs().max() < whole.unit
 
 
 @pytest.mark.parametrize("rate", SEGMENTS)
