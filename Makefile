@@ -54,6 +54,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/resume.py --tokens 2048,8192 --check
 	$(BIN)/python benchmarks/decode_attention.py
 	$(BIN)/python benchmarks/end_to_end.py --check
+	$(BIN)/python benchmarks/many_tokens.py --check
 	$(BIN)/python benchmarks/coding_oracle.py --check
 	$(BIN)/python benchmarks/nano_eval.py
 	$(BIN)/python benchmarks/sandbox_latency.py

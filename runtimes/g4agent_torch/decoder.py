@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from transformers import PreTrainedModel
 from g4agent.gemma4.tokens import is_soft
 from g4agent_torch.attention import PACKED_SDPA, masks
 from g4agent_torch.kv import KVCache
+from g4agent_torch.many_tokens import multiplies_slowly, widened
 from g4agent_torch.one_token import pass_of, reads_faster_alone
 from g4agent_torch.output_head import ScreenedHead
 
@@ -46,6 +46,7 @@ class Decoder:
         self._sees_ahead = getattr(self.config, "use_bidirectional_attention", None) == "vision"
         """Whether the tokens of an image see those behind them, in sliding layers."""
         self._one_token_kernel = reads_faster_alone(device, self._text.dtype)
+        self._widens = multiplies_slowly(device, self._text.dtype)
         self.parameters = sum(parameter.numel() for parameter in parts.parameters())
         if head_bits == "4":
             self._head = ScreenedHead(self._head.weight)
@@ -64,7 +65,7 @@ class Decoder:
         Returns:
             Float32 [vocabulary], or None.
         """
-        with pass_of(len(ids)) if self._one_token_kernel else nullcontext():
+        with pass_of(len(ids)) if self._one_token_kernel else widened(self._widens):
             return self._forward(ids, kv, want_logits, images)
 
     def _forward(

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from g4agent.errors import ImageError
 from g4agent.gemma4.soft_tokens import SPELLED
 from g4agent.image import Image, ImageKey
+from g4agent_torch.many_tokens import multiplies_slowly, widened
 from g4agent_torch.one_token import pass_of
 
 MAX_PIXELS: Final = 80_000_000
@@ -74,7 +75,8 @@ class Vision:
                 return self._vectors[image.key]
         inputs = self.processed(image)
         pixels, places = (inputs[name].to(self._device) for name in ("pixel_values", "image_position_ids"))
-        with pass_of(MANY) if self._device.type == "cpu" else nullcontext():
+        slow = multiplies_slowly(self._device, self._model.dtype)
+        with pass_of(MANY) if self._device.type == "cpu" else nullcontext(), widened(slow):
             features = self._model.get_image_features(pixels, places, return_dict=True)
         vectors: Tensor = features.pooler_output[0]
         with self._lock:
