@@ -14,7 +14,7 @@ rebuilds K; `31B K+V` is the same shape with both stored. Our pages lie in the s
 (`turboquant/slabs.py`); `small pages` is the same cache in memory as it comes. `torch` is one as it is written where
 there is no kernel, read by `turboquant/table_attention.py`.
 
-Scores are normal, and the time does depend on their deviation: from about 2.5 on, queries get a second byte where that
+Scores are normal, and the time does depend on their deviation: from 2 to 3 on, queries get a second byte where that
 matters. `error %` is what the kernel's integers add to the output, relative L2 to `turboquant/reference_attention.py`
 over the same codes: the largest at deviations from 0.5 to 8.
 
@@ -56,7 +56,7 @@ TABLES_GOAL = 0.8
 MAX_ERROR = 0.03
 """What the kernel's integers may add to the output's error, relative L2."""
 ERROR_PAGES = 64
-DEVIATIONS = (0.5, 1, 2, 4, 8)
+DEVIATIONS = (0.5, 1, 1.5, 2, 2.5, 3, 4, 8)
 """Of scores, at which the error is measured."""
 PAUSE = 32_768
 """Tokens up to which `enable_gqa` and `torch` are measured as well; the first takes seconds beyond."""

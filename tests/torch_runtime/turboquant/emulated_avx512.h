@@ -29,7 +29,6 @@ SLOW V load(const void* at) {
 }
 SLOW void store(void* at, V x) { memcpy(at, &x, W); }
 SLOW V words(int32_t x) { return (V)(Lanes<int32_t>{} + x); }
-SLOW V halves16(int16_t x) { return (V)(Lanes<int16_t>{} + x); }
 SLOW V pick(V mask, V a, V b) { return (mask & a) | (~mask & b); }
 SLOW V dot8(V sum, V unsigned8, V signed8) {
   auto to = (Lanes<int32_t>)sum;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from g4agent.errors import ConfigError
-from g4agent_torch.turboquant import compiling, native, native_attention, native_encoding
+from g4agent_torch.turboquant import compiling, native, native_attention, native_encoding, reference_attention
 from g4agent_torch.turboquant.attention import Partial, as_read_here, decode_attention
 from g4agent_torch.turboquant.cache import SINKS
 from g4agent_torch.turboquant.codec import RATES, Codec, Scale, codec
@@ -28,7 +28,7 @@ from g4agent_torch.turboquant.native import BODIES, VARIABLE, Call, Kernel
 torch.set_num_threads(1)
 LIMIT = 0.03
 """What integers may add to the error, relative L2."""
-MEASURED = {1: {"4": 0.016, "3.5": 0.017, "2.5": 0.021}, 4: {"4": 0.024, "3.5": 0.024, "2.5": 0.033}}
+MEASURED = {1: {"4": 0.017, "3.5": 0.018, "2.5": 0.021}, 4: {"4": 0.025, "3.5": 0.025, "2.5": 0.033}}
 """Spread of the scores and rate → what they do add here. One vector of 32 numbers at 2.5 bits is over the limit."""
 SHAPES = {
     "Gemma 3 270M": (1, 256, 4, 0),
@@ -49,14 +49,13 @@ def available() -> list[str]:
 
 
 def bodies() -> list[str]:
-    """All that have processors of this kind: `compute` emulates what this one lacks."""
-    return list(BODIES) if platform.machine() == "x86_64" else available()
+    """Those that run here, and with AVX2 the one for AVX-512, which `compute` emulates where the processor lacks it."""
+    return list(BODIES) if "avx2" in available() else available()
 
 
 @cache
 def emulated() -> Kernel:
-    """The kernel whose AVX-512 body is computed a lane at a time, by `emulated_avx512.h`."""
-    assert "avx2" in available(), "the emulation needs AVX2"
+    """The kernel with `emulated_avx512.h` in the place of `cpp/avx512.h`: what lies above runs as it is."""
     with tempfile.TemporaryDirectory() as folder:
         sources = shutil.copytree(compiling.SOURCES, Path(folder, "cpp"))
         shutil.copy(Path(__file__).with_name("emulated_avx512.h"), sources / "avx512.h")
@@ -64,7 +63,8 @@ def emulated() -> Kernel:
         assert program is not None
         flags = [flag for flag in compiling.FLAGS if flag != "-O3"]
         command = [program, *flags, "-O1", str(sources / "kernel.cpp"), "-o", str(file), "-lm"]
-        subprocess.run(command, check=True, capture_output=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=compiling.COMPILE_SECONDS)
+        assert done.returncode == 0, done.stderr
         library = ctypes.CDLL(str(file))
     library.g4_decode_attention.argtypes = [ctypes.POINTER(Call)]
     library.g4_decode_attention.restype = None
@@ -105,6 +105,16 @@ def compute(
         return native_attention.decode_attention(emulated(), query, pages, layer, SINKS)
     monkeypatch.setenv(VARIABLE, body)
     return decode_attention(query, pages, layer, SINKS)
+
+
+def biased_errors(query: Tensor, pages: list[Tensor], layer: LayerFormat, bias: Tensor) -> dict[str, float]:
+    """Errors of all bodies where something is added to scores, [tokens]."""
+    loaded, bias = native._load("auto"), bias.expand(*query.shape[:2], -1).contiguous()
+    assert loaded is not None
+    expected = reference_attention.decode_attention(query, pages, layer, SINKS, bias).out
+    kernels = {body: replace(loaded, body=body) if body in available() else emulated() for body in bodies()}
+    found = {b: native_attention.decode_attention(k, query, pages, layer, SINKS, bias).out for b, k in kernels.items()}
+    return {body: error(out, expected) for body, out in found.items()}
 
 
 def hard(generator: torch.Generator, size: int) -> Tensor:
@@ -156,9 +166,13 @@ def test_one_dominant_key(monkeypatch: pytest.MonkeyPatch) -> None:
         assert error(got.out, values[:, -5:-4].expand_as(got.out)) < LIMIT
 
 
+@pytest.mark.parametrize("steps", [0.36, 1.6, 2.45, 3.5])
 @pytest.mark.parametrize("shape", ["Gemma 4 E4B", "Gemma 4 31B"])
-def test_many_small_weights_are_not_rounded_to_nothing(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside one key of weight 1, 511 of 1/700 are less than half a step of a byte each, and together two fifths."""
+def test_many_small_weights_are_not_rounded_the_same_way(
+    shape: str, steps: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside one key of weight 1, 511 of a few steps of a byte each are together as much or more: to nothing, or to the
+    nearest step, all would be rounded alike."""
     heads, size, rows, pairs = SHAPES[shape]
     generator = torch.Generator().manual_seed(0)
     shared = value_only(size, pairs) if pairs else None
@@ -166,21 +180,86 @@ def test_many_small_weights_are_not_rounded_to_nothing(shape: str, monkeypatch: 
     query = torch.zeros(heads, rows, size)
     free = 0 if shared is None else int(shared.rest[0])
     query[..., free] = 1
-    keys[:, 77, free] = math.log(700)
+    strong = math.log(255 / steps)
+    keys[:, 77, free] = strong
     if shared is not None:  # there keys are values: only the strong one has the queries' dimension
         values[..., free] = 0
-        values[:, 77, free] = math.log(700) / shared.key_norm[free]
+        values[:, 77, free] = strong / shared.key_norm[free]
     layer = LayerFormat(heads, size, "4", shared)
     pages = [layer.encode(keys[:, i : i + 128], values[:, i : i + 128]) for i in range(0, 512, 128)]
     expected = compute("reference", monkeypatch, query, pages, layer)
     for body in bodies():
-        assert error(compute(body, monkeypatch, query, pages, layer).out, expected.out) < LIMIT, body
+        assert error(compute(body, monkeypatch, query, pages, layer).out, expected.out) < 0.01, body
 
 
+@pytest.mark.parametrize(("shape", "pair"), [("Gemma 4 E4B", (6, 7)), ("Gemma 4 31B", (5, 37))])
+def test_two_strong_neighbours_do_not_run_over(shape: str, pair: tuple[int, int]) -> None:
+    """With AVX2 the products of two bytes are added in 16 bits: neighbours in VALUE order, and in KEY order."""
+    heads, size, rows, pairs = SHAPES[shape]
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(heads, 128, size, generator=generator)
+    values[:, pair[1]] = values[:, pair[0]]
+    layer = LayerFormat(heads, size, "4", value_only(size, pairs) if pairs else None)
+    bias = torch.full((128,), -20.0)
+    bias[list(pair)] = 0
+    errors = biased_errors(torch.zeros(heads, rows, size), [layer.encode(values, values)], layer, bias)
+    assert max(errors.values()) < 0.01, errors
+
+
+def one_hot(keys: Tensor) -> tuple[Tensor, list[Tensor], LayerFormat]:
+    """Scores [pages · 128] by a query of one dimension, whose bytes are all of one size."""
+    size, generator = 64, torch.Generator().manual_seed(0)
+    query, vectors = torch.zeros(1, 4, size), torch.zeros(1, len(keys), size)
+    query[..., 0], vectors[..., 0] = 1, keys
+    values, layer = 1 + torch.randn(1, len(keys), size, generator=generator), LayerFormat(1, size, "4")
+    return (
+        query,
+        [layer.encode(vectors[:, i : i + 128], values[:, i : i + 128]) for i in range(0, len(keys), 128)],
+        layer,
+    )
+
+
+def test_pages_of_many_weaker_keys_matter() -> None:
+    """One key, and 511 that are weaker by as much as they are more: all get the second bytes of the query."""
+    keys = torch.full((1024,), 40 - math.log(511))
+    keys[5], keys[512:] = 40, 0
+    errors = biased_errors(*one_hot(keys), torch.zeros(1024))
+    assert max(errors.values()) < 0.02, errors
+
+
+def test_bytes_of_one_size_are_not_all_rounded_the_same_way() -> None:
+    """Two groups of keys far apart, which a bias puts level: half a step of the query's bytes would tip them."""
+    keys = torch.full((256,), 20.0)
+    keys[128:] = -20
+    query, pages, layer = one_hot(keys)
+    halves = [reference_attention.decode_attention(query, pages[i : i + 1], layer, SINKS).lse[0, 0] for i in (0, 1)]
+    errors = biased_errors(query, pages, layer, torch.cat([torch.zeros(128), (halves[0] - halves[1]).expand(128)]))
+    assert max(errors.values()) < 0.02, errors
+
+
+def test_a_query_that_is_no_number_has_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes cannot say it: the output would be finite, and wrong."""
+    query, pages, layer = data("Gemma 3 270M", "4", pages=2)
+    query[:, 0, 3], query[:, 1, 3] = torch.nan, torch.inf
+    for body in bodies():
+        out = compute(body, monkeypatch, query, pages, layer).out
+        assert out[:, :2].isnan().all() and out[:, 2:].isfinite().all(), body
+
+
+def test_the_emulation_has_the_constants_of_what_it_stands_for() -> None:
+    files = compiling.SOURCES / "avx512.h", Path(__file__).with_name("emulated_avx512.h")
+    real, emulation = (
+        dict(re.findall(r"^constexpr int (\w+) = (\d+);", file.read_text(), re.MULTILINE)) for file in files
+    )
+    assert real and real == emulation
+
+
+@pytest.mark.parametrize("spread", [1, 4])
 @pytest.mark.parametrize("shape", ["Gemma 4 E4B", "Gemma 4 31B"])
-def test_threads_only_change_the_order_of_sums(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Splits start at whole chunks of pages, and rotary queries at the right angle."""
-    inputs = data(shape, "4", pages=37)
+def test_threads_change_next_to_nothing(shape: str, spread: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Splits start at whole chunks of pages, and rotary queries at the right angle. What differs is the order of sums,
+    and which pages could matter when they were read."""
+    inputs = data(shape, "4", 37, spread)
     one = {body: compute(body, monkeypatch, *inputs) for body in bodies()}
     torch.set_num_threads(3)
     try:
@@ -201,7 +280,7 @@ def test_a_query_has_the_same_result_alone_and_among_others(monkeypatch: pytest.
         together = compute(body, monkeypatch, query, pages, layer)
         for row in (0, 7, 8, 12):
             alone = compute(body, monkeypatch, query[:, row : row + 1], pages, layer)
-            assert error(alone.out[:, 0], together.out[:, row]) < 1e-4
+            assert torch.equal(alone.out[:, 0], together.out[:, row]), body
 
 
 @pytest.fixture

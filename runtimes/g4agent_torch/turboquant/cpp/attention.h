@@ -72,15 +72,16 @@ TARGET static void score_page(const Call& call, const Task& task, const uint8_t*
 }
 
 // Adds what else belongs to the scores of a chunk.
-template <int H> TARGET static void add_bias(const Call& call, const Task& task, int64_t page, int tokens, Workspace<H>& work) {
+template <int H>
+TARGET static void add_bias(const Call& call, const Task& task, int64_t page, int tokens, Workspace<H>& work) {
   for (int h = 0; h < H; h++) {
     const float* bias = task.bias + h * call.pages * PAGE + page * PAGE;
     for (int i = 0; i < tokens; i += LANES) storef(work.scores[h] + i, loadf(work.scores[h] + i) + loadf(bias + i));
   }
 }
 
-// Adds the second bytes of queries to scores that are too coarse without, of pages that can matter. Each query decides
-// for itself, or its result would depend on its neighbours.
+// Adds the second bytes of queries to scores that are too coarse without, of pages that can matter as far as this task
+// has read. Each query decides for itself, whatever the others of its task need.
 template <class A, int H> TARGET static void refine(const Call& call, const Chunk& chunk, Workspace<H>& work) {
   Stream<A> first(call.first_size);
   float length[CHUNK], longest = 0;  // of a page's keys
@@ -105,7 +106,8 @@ template <class A, int H> TARGET static void refine(const Call& call, const Chun
   for (int page = 0; page < chunk.pages; page++)
     if (wanted[page]) {
       score_keys<A, H>(chunk.page[page], first, work.q[1].words, work.levels[0], work.sums);
-      put_scores<H, true>(work.sums, chunk.page[page] + first.scales, factor[page], work.q[1].offset, page, work.scores);
+      const uint8_t* scales = chunk.page[page] + first.scales;
+      put_scores<H, true>(work.sums, scales, factor[page], work.q[1].offset, page, work.scores);
     }
 }
 
@@ -190,7 +192,8 @@ template <class A, class B, bool VALUE_ONLY, int H> TARGET static void attend(co
   }
   for (int h = 0; h < H; h++) {
     float *from = work.out + h * size, *to = task.out + h * size;
-    task.maximum[h] = work.maximum[h], task.sum[h] = work.sum[h];
+    float step = work.q[0].step[h];
+    task.maximum[h] = work.maximum[h], task.sum[h] = work.sum[h] + (step - step);  // NaN if the query was
     if (VALUE_ONLY) unfold(from, first, to);
     unfold(VALUE_ONLY ? from + first.size : from, second, VALUE_ONLY ? to + first.size : to);
   }

@@ -6,8 +6,8 @@
 using V = __m256i;
 constexpr int W = 32;
 constexpr int TOGETHER = 1;
-constexpr int QUERY_PAIR = 127;   // each may be rounded up by half: 128 · 255 < 2^15
-constexpr int WEIGHT_PAIR = 256;  // each may be rounded up by less than one: 257 · 127 < 2^15
+constexpr int QUERY_PAIR = 126;   // both may be rounded up, 128 · 255 < 2^15; of 127, equal ones would all be, to 64
+constexpr int WEIGHT_PAIR = 256;  // both may be rounded up by less than one, 257 · 127 < 2^15
 
 struct Table { const uint8_t* bytes; };
 
@@ -33,7 +33,6 @@ template <int BITS> FN V lookup(const Table& table, V codes) {
 FN V load(const void* at) { return _mm256_loadu_si256((const __m256i*)at); }
 FN void store(void* at, V x) { _mm256_storeu_si256((__m256i*)at, x); }
 FN V words(int32_t x) { return _mm256_set1_epi32(x); }
-FN V halves16(int16_t x) { return _mm256_set1_epi16(x); }
 FN V pick(V mask, V a, V b) { return _mm256_or_si256(_mm256_and_si256(mask, a), _mm256_andnot_si256(mask, b)); }
 FN V dot8(V sum, V unsigned8, V signed8) {
   V pairs = _mm256_maddubs_epi16(unsigned8, signed8);

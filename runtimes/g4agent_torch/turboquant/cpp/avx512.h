@@ -21,7 +21,6 @@ template <int BITS> FN V lookup(const Table& table, V codes) {  // ignores all b
 FN V load(const void* at) { return _mm512_loadu_si512(at); }
 FN void store(void* at, V x) { _mm512_storeu_si512(at, x); }
 FN V words(int32_t x) { return _mm512_set1_epi32(x); }
-FN V halves16(int16_t x) { return _mm512_set1_epi16(x); }
 FN V pick(V mask, V a, V b) { return _mm512_ternarylogic_epi32(mask, a, b, 0xca); }  // a where mask is set
 FN V dot8(V sum, V unsigned8, V signed8) { return _mm512_dpbusd_epi32(sum, unsigned8, signed8); }
 FN V dot16(V sum, V a, V b) { return _mm512_dpwssd_epi32(sum, a, b); }

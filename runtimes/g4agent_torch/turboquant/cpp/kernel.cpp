@@ -26,8 +26,11 @@ constexpr float TURNED_MAX = 8191;  // of a rotary query: sums of 16-bit product
 constexpr int SPLIT_PAGES = 8;   // pages worth a task of their own
 constexpr int LEVEL_OFFSET = 128;  // makes levels unsigned
 constexpr int QUERY_STEPS = 128;   // second bytes of a query to one step of the first
-constexpr float COARSE_SCORE = 0.025f;  // error of a score from which on a query's second bytes are worth their time
-constexpr float MATTERS = 4;     // how far below the largest a score may lie for that
+
+// Where a query needs its second bytes: scores would be off by more than this without (standard deviation), and a page's
+// largest is at most so far below the largest of all. A page further down weighs less than e^-9 · 128 = 1.6 % of that one.
+constexpr float COARSE_SCORE = 0.02f;
+constexpr float MATTERS = 9;
 
 // The rates of `layout.py`: bits of a code in both segments, coordinates of a unit.
 struct Rate5 { static constexpr int MAIN = 5, TAIL = 4, DIMS = 1; };

@@ -25,9 +25,9 @@ template <bool KEY> TARGET static float weight_step(const float* weights, const 
   return fmaxf(largest(most) / 255, largest(pairs) / WEIGHT_PAIR);
 }
 
-// Weights that are small beside the largest would all be rounded to nothing. So these are rounded up or down at a limit
-// of their token's own, and their sums stay right.
-constexpr float SMALL_WEIGHT = 1.5f;  // steps
+// Weights that are small beside the largest would all be rounded to nothing, or if they are equal, the same way. So these
+// are rounded up or down at a limit of their token's own, and their sums stay right.
+constexpr float SMALL_WEIGHT = 8;  // steps
 struct Limits {
   alignas(64) float of_token[PAGE];
   constexpr Limits() : of_token() {
@@ -119,11 +119,13 @@ template <int H> struct QueryBytes {
 template <class R, int H>
 static void quantise_query(const float* query, int h, const Stream<R>& at, QueryBytes<H> (&q)[2]) {
   constexpr int D = R::DIMS;
-  float most = 1e-30f;
+  float most = 1e-30f, lost = 0;
   for (int i = 0; i < at.size; i++) {
     int neighbour = i / D % 2 ? i - D : i + D;
     most = fmaxf(most, fmaxf(fabsf(query[i]) / 127, (fabsf(query[i]) + fabsf(query[neighbour])) / QUERY_PAIR));
+    lost += query[i] - query[i];  // NaN where a coordinate is not finite, which no byte can say
   }
+  most += lost;
   q[0].step[h] = most, q[1].step[h] = most / QUERY_STEPS;
   int total[2] = {};
   for (int i = 0; i < at.size; i++) {

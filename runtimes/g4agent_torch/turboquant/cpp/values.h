@@ -1,4 +1,4 @@
-// Values: dot products of levels and 8-bit weights, each weight times its vector's scale over the chunk's largest.
+// Values: dot products of levels and 8-bit weights, each weight times its vector's scale, in steps of `weight_step`.
 
 template <int BITS, int DIMS, int H, int N>
 FN void add_tokens(const uint8_t* rows, const int32_t* p, const Table (&table)[DIMS], V (&sums)[DIMS][H]) {
@@ -41,8 +41,8 @@ FN void add_values_segment(const Chunk& chunk, int64_t offset, int groups, const
       }
 }
 
-// VALUE order: out[h][plane] += Σ factor[page][h] · Σ p · level, with weights p[page][four tokens][h]. A segment's coordinates lie
-// in planes: the first ones of all its units, then the second ones.
+// VALUE order: out[h][plane] += Σ factor[page][h] · Σ p · level, with weights p[page][four tokens][h]. A segment's
+// coordinates lie in planes: the first ones of all its units, then the second ones.
 template <class R, int H>
 TARGET static void add_values(const Chunk& chunk, int64_t offset, const Stream<R>& at, const int32_t* p,
                               const Levels& levels, const float (*factor)[H], float* out) {
