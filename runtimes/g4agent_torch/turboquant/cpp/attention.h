@@ -94,13 +94,9 @@ template <class A, int H> TARGET static void refine(const Call& call, const Chun
   for (int h = 0; h < H; h++) {
     float off = work.q[0].step[h] * sqrtf(1 / 12.0f);  // a coordinate of the query, as rounding has it
     if (off * longest <= COARSE_SCORE) continue;
-    float most[CHUNK], near = work.maximum[h];
-    for (int page = 0; page < chunk.pages; page++) {
-      most[page] = largest_of(work.scores[h] + page * PAGE, PAGE);
-      near = fmaxf(near, most[page]);
-    }
+    float most = fmaxf(work.maximum[h], largest_of(work.scores[h], chunk.pages * PAGE));
     for (int page = 0; page < chunk.pages; page++)
-      if (off * length[page] > COARSE_SCORE && most[page] > near - MATTERS)
+      if (off * length[page] > COARSE_SCORE && weight_of(work.scores[h] + page * PAGE, most) > MATTERS)
         factor[page][h] = work.q[1].step[h] * call.levels[0].unit, wanted[page] = true;
   }
   for (int page = 0; page < chunk.pages; page++)

@@ -27,10 +27,10 @@ constexpr int SPLIT_PAGES = 8;   // pages worth a task of their own
 constexpr int LEVEL_OFFSET = 128;  // makes levels unsigned
 constexpr int QUERY_STEPS = 128;   // second bytes of a query to one step of the first
 
-// Where a query needs its second bytes: scores would be off by more than this without (standard deviation), and a page's
-// largest is at most so far below the largest of all. A page further down weighs less than e^-9 · 128 = 1.6 % of that one.
+// Where a query needs its second bytes: scores would be off by more than this without (standard deviation), and the
+// page's weights together are so much of the largest one.
 constexpr float COARSE_SCORE = 0.02f;
-constexpr float MATTERS = 9;
+constexpr float MATTERS = 0.02f;
 
 // The rates of `layout.py`: bits of a code in both segments, coordinates of a unit.
 struct Rate5 { static constexpr int MAIN = 5, TAIL = 4, DIMS = 1; };

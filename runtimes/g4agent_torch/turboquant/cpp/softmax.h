@@ -92,6 +92,12 @@ TARGET static float largest_of(const float* x, int count) {
   return largest(most);
 }
 
+TARGET static float weight_of(const float* scores, float most) {  // of a page, in weights of the score `most`
+  F sum = floats(0);
+  for (int i = 0; i < PAGE; i += LANES) sum += exponential(loadf(scores + i) - most);
+  return total(sum);
+}
+
 // Turns scores into exp(score − maximum) in place; what was summed before shrinks by the returned factor.
 TARGET static float soften(float* scores, int tokens, float& maximum, float& sum) {
   F most = floats(maximum), added = floats(0);
