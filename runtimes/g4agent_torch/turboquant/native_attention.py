@@ -72,7 +72,7 @@ def decode_attention(
     first_position: int,
     bias: Tensor | None = None,
 ) -> Partial:
-    """See `reference_attention.decode_attention`."""
+    """See `reference_attention.decode_attention`; `bias` is finite. A query that is not has an output of NaN."""
     first, second = layer.streams
     heads, rows, size = query.shape
     query, read = query.contiguous(), pages if isinstance(pages, Pages) else Pages(pages)
