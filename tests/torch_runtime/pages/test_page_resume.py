@@ -30,7 +30,9 @@ pytestmark = pytest.mark.anyio
 BITS = ("16", "4", "2.5")
 """Of the cache; "4+8" has windows in 8 bits, and "4 by tables" is what a machine without a kernel keeps."""
 TABLES = "4 by tables"
-TOLERANCE = 1e-3
+TOLERANCE = {"16": 1e-3, "4": 1e-2}
+"""Of a log probability: what was answered token by token, over codes by the kernel's integers (AVX2's differ most, by
+up to 0.0014 here), is computed again as a prompt, in floats."""
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +81,11 @@ def killed(folder: Path, bits: str, seconds: float) -> bool:
         return process.stdout.read() != b"done\n"
 
 
-def assert_alike(said: list[SampledToken], right: list[SampledToken]) -> None:
+def assert_alike(said: list[SampledToken], right: list[SampledToken], tolerance: float) -> None:
     """The same tokens, and their probabilities up to rounding."""
     assert [token.id for token in said] == [token.id for token in right]
     for token, expected in zip(said, right, strict=True):
-        assert token.logprob == pytest.approx(expected.logprob, abs=TOLERANCE)
+        assert token.logprob == pytest.approx(expected.logprob, abs=tolerance)
 
 
 @pytest.mark.parametrize("bits", [*BITS, "4+8", TABLES])
@@ -169,7 +171,7 @@ async def test_damage_is_told_and_computed_again(
     await engine.append(tokens)
     said = await rounds(engine, 5, ROUNDS)
     expected = undisturbed(bits)[5 * page_sessions.ANSWER :]
-    assert_alike(said, expected)
+    assert_alike(said, expected, TOLERANCE[bits])
     reports = engine.take_reports()
     assert bool(reports) == (harm != "gone") or engine.computed_tokens < len(engine.tokens) - 100
     assert all(kind in report for report in reports)
