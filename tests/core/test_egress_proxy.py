@@ -270,6 +270,7 @@ def test_the_address_that_was_checked_is_connected_to(servers: Upstream, monkeyp
         (b"\x16\x03\x01\x00\x00", "does not begin"),
         (b"\x16\x03\x01\x00\x04\x02\0\0\0", "does not begin"),
     ],
+    ids=["another host", "no host", "cut", "CONNECT", "empty", "no hello"],
 )
 def test_what_goes_through_the_tunnel_is_for_its_host(servers: Upstream, first: bytes, reason: str) -> None:
     """A tunnel to a permitted host is used to ask its server for another one."""

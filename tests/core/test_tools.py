@@ -239,7 +239,7 @@ async def test_a_timeout_holds_over_a_blocking_function() -> None:
     assert scope.cancelled_caught and time.monotonic() - started < 0.8
 
 
-@pytest.mark.parametrize("result", [float("nan"), {"a": [float("inf")]}, object(), {"\ud800"}, b"\xff"], ids=repr)
+@pytest.mark.parametrize("result", [float("nan"), {"a": [float("inf")]}, object(), {"\ud800"}, b"\xff"], ids=type)
 def test_a_result_without_json_is_an_error(result: Any) -> None:
     """NaN would be stored as null or as invalid JSON, and an object as its repr with an address."""
 
