@@ -121,6 +121,7 @@ def hard(generator: torch.Generator, size: int) -> Tensor:
     """Vectors [3, 128, size] of very different lengths; among them zero, one large coordinate, and subnormal ones."""
     x = torch.randn(3, 128, size, generator=generator) * torch.randn(3, 128, 1, generator=generator).exp()
     x[0, 5], x[1, 8, 1:], x[1, 7], x[2, 9], x[2, 10] = 0, 0, x[1, 7] * 1e6, x[2, 9] * 1e-9, x[2, 10] * 1e-22
+    x[0, 6], x[0, 6, :2] = 0, 1e-20  # rotated, half of it is zero, and its length is too small to divide by
     return x
 
 
@@ -137,6 +138,19 @@ def test_every_body_encodes_to_the_bytes_of_plain_pytorch(size: int, monkeypatch
             assert torch.equal(native_encoding.encode(made, x), expected), body
     monkeypatch.setenv(VARIABLE, "torch")
     assert torch.equal(native_encoding.encode(made, x.bfloat16()), made.encode(x.bfloat16()))
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_what_is_no_number_spoils_its_own_vector_only(rate: str, wrong: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Caches refuse it; a codec must at least not look for its code beyond a table."""
+    x = torch.randn(1, 128, 64, generator=torch.Generator().manual_seed(0))
+    made, others = codec(64, rate, Scale.NORM, Order.KEY), torch.arange(128) != 7
+    expected = made.decode(made.encode(x), 128)[:, others]
+    x[0, 7, 3] = wrong
+    for body in (*available(), "torch"):
+        monkeypatch.setenv(VARIABLE, body)
+        assert torch.equal(made.decode(native_encoding.encode(made, x), 128)[:, others], expected), body
 
 
 @pytest.mark.parametrize("rate", RATES)
