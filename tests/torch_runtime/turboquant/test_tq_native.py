@@ -251,10 +251,11 @@ def test_bytes_of_one_size_are_not_all_rounded_the_same_way() -> None:
     assert max(errors.values()) < 0.02, errors
 
 
-def test_a_query_that_is_no_number_has_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bytes cannot say it: the output would be finite, and wrong."""
-    query, pages, layer = data("Gemma 3 270M", "4", pages=2)
-    query[:, 0, 3], query[:, 1, 3] = torch.nan, torch.inf
+@pytest.mark.parametrize(("shape", "at"), [("Gemma 3 270M", 3), ("Gemma 4 31B", 3), ("Gemma 4 31B", 100)])
+def test_a_query_that_is_no_number_has_no_result(shape: str, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes cannot say it: the output would be finite, and wrong. Of 31B, dimension 3 is rotary."""
+    query, pages, layer = data(shape, "4", pages=2)
+    query[:, 0, at], query[:, 1, at] = torch.nan, torch.inf
     for body in bodies():
         out = compute(body, monkeypatch, query, pages, layer).out
         assert out[:, :2].isnan().all() and out[:, 2:].isfinite().all(), body
@@ -295,6 +296,23 @@ def test_a_query_has_the_same_result_alone_and_among_others(monkeypatch: pytest.
         for row in (0, 7, 8, 12):
             alone = compute(body, monkeypatch, query[:, row : row + 1], pages, layer)
             assert torch.equal(alone.out[:, 0], together.out[:, row]), body
+
+
+@pytest.mark.parametrize("shape", ["odd groups, small rotary part", "SmolLM2"])
+def test_any_number_of_queries_shares_passes(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes are made for eight, four or one; what is missing in one must change nothing, and write nowhere."""
+    query, pages, layer = data(shape, "4", pages=5)
+    query = query.repeat(1, 5, 1)[:, :13].contiguous()
+    bias = torch.randn(*query.shape[:2], 5 * 128, generator=torch.Generator().manual_seed(1))
+    loaded = native._load("auto")
+    assert loaded is not None
+    for body in bodies():
+        kernel = replace(loaded, body=body) if body in available() else emulated()
+        whole = native_attention.decode_attention(kernel, query, pages, layer, SINKS, bias)
+        for count in range(1, 13):
+            some = query[:, :count].contiguous(), pages, layer, SINKS, bias[:, :count].contiguous()
+            out, lse = native_attention.decode_attention(kernel, *some)
+            assert torch.equal(out, whole.out[:, :count]) and torch.equal(lse, whole.lse[:, :count]), (body, count)
 
 
 @pytest.fixture
