@@ -358,6 +358,19 @@ def test_a_compiler_that_fails_is_none(bare: pytest.MonkeyPatch, tmp_path: Path)
     assert not list(tmp_path.rglob("*.so"))
 
 
+def test_a_library_that_cannot_be_loaded_is_none(bare: pytest.MonkeyPatch) -> None:
+    """Another machine's in a shared home: sessions go on without, doctor says why, and who asks by name is told."""
+    file = compiling.cached_file()
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"not a library")
+    assert native.kernel() is None
+    finding = native.examine()
+    assert finding.status == "warning" and str(file) in finding.detail and "PyTorch" in finding.detail
+    bare.setenv(VARIABLE, "portable")
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        native.kernel()
+
+
 def test_doctor_names_the_body(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     assert f"{available()[-1]} kernel" in native.examine().detail
