@@ -14,7 +14,7 @@ import sys
 
 import torch
 from _kv_peers import PEERS, normal, storage_bytes
-from _report import Report, Target, arguments, publish
+from _report import Report, Target, arguments, publish, whole_pages
 
 from g4agent_torch.turboquant.codec import RATES, Scale, codec
 from g4agent_torch.turboquant.layout import PAGE_TOKENS, Order
@@ -88,7 +88,7 @@ def report(sizes: list[int], vectors: int) -> Report:
 def main() -> int:
     parser = arguments(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="coordinates of a vector")
-    parser.add_argument("--vectors", type=int, default=16_384, help="vectors per figure, a multiple of 128")
+    parser.add_argument("--vectors", type=whole_pages, default=16_384, help="vectors per figure, a multiple of 128")
     options = parser.parse_args()
     return publish(report(options.sizes, options.vectors), options)
 

@@ -9,7 +9,7 @@ cache is random.
 
 `sdpa` is `scaled_dot_product_attention` with the query heads that share a KV head packed as rows of one matrix, the
 fastest way to call it; `enable_gqa` is how transformers calls it for heads of up to 256. Ours reads the packed codes
-(docstring of `g4agent_torch/turboquant/layout.py`) with the kernel that `g4agent doctor` names. 31B keeps V only and
+(docstring of `g4agent_torch/turboquant/layout.py`) in the way that `g4agent doctor` names. 31B keeps V only and
 rebuilds K; `31B K+V` is the same shape with both stored. Our pages lie in the system's huge pages, as in the product
 (`turboquant/slabs.py`); `small pages` is the same cache in memory as it comes. `torch` is one as it is written where
 there is no kernel, read by `turboquant/table_attention.py`.
@@ -34,12 +34,12 @@ from dataclasses import dataclass
 
 import torch
 from _bf16_attention import bf16_attention, library
-from _report import Report, Target, arguments, publish
+from _report import Report, Target, arguments, publish, whole_pages
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from g4agent_torch.one_token import pass_of
 from g4agent_torch.turboquant import reference_attention
-from g4agent_torch.turboquant.attention import decode_attention
+from g4agent_torch.turboquant.attention import as_read_here, decode_attention
 from g4agent_torch.turboquant.cache import SINKS
 from g4agent_torch.turboquant.formats import LayerFormat, ValueOnly
 from g4agent_torch.turboquant.layout import PAGE_TOKENS
@@ -102,6 +102,7 @@ def compressed(
     """A run over a compressed cache, whose pages are copied to where `place` says."""
     shared = value_only(shape.size, shape.rotary_pairs) if shape.rotary_pairs else None
     layer = LayerFormat(shape.kv_heads, shape.size, rate, shared, token_order=token_order)
+    layer = as_read_here(layer, query.device)
     distinct = [layer.encode(*torch.randn(2, shape.kv_heads, PAGE_TOKENS, shape.size)) for _ in range(DISTINCT_PAGES)]
     pages = Pages(place(distinct[i % DISTINCT_PAGES]) for i in range(tokens // PAGE_TOKENS))
     return lambda: decode_attention(query, pages, layer, SINKS)
@@ -153,7 +154,7 @@ def measure(shape: Shape, tokens: int, rounds: int, deviation: float) -> dict[st
 def added_error(shape: Shape, rate: str) -> float:
     """What the kernel's integers add to the error of the codes, relative L2: the most at any deviation."""
     shared = value_only(shape.size, shape.rotary_pairs) if shape.rotary_pairs else None
-    layer = LayerFormat(shape.kv_heads, shape.size, rate, shared)
+    layer = as_read_here(LayerFormat(shape.kv_heads, shape.size, rate, shared), torch.device("cpu"))
     pages = [layer.encode(*torch.randn(2, shape.kv_heads, PAGE_TOKENS, shape.size)) for _ in range(ERROR_PAGES)]
     errors = []
     for deviation in DEVIATIONS:
@@ -187,7 +188,7 @@ def report(shapes: list[str], lengths: list[int], rounds: int, deviation: float)
             for rate in RATES:
                 row[f"x bf16 at {rate}"] = bf16 and bf16 / figures[f"{rate} bits"]
             row |= {f"error % at {rate}": 100 * errors[rate] for rate in RATES}
-            rows[f"{name}, {tokens // 1024}K tokens"] = row
+            rows[f"{name}, {tokens / 1024:g}K tokens"] = row
     title = "Attention of one token over a layer's cache"
     if library() is None:
         title += "; no bf16 kernel here, which needs a C++ compiler and AVX512_BF16"
@@ -196,7 +197,7 @@ def report(shapes: list[str], lengths: list[int], rounds: int, deviation: float)
 
 def main() -> int:
     parser = arguments(__doc__)
-    parser.add_argument("--tokens", type=int, nargs="+", default=list(TOKENS), help="lengths, multiples of 128")
+    parser.add_argument("--tokens", type=whole_pages, nargs="+", default=list(TOKENS), help="lengths, multiples of 128")
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), help="layers to measure")
     parser.add_argument("--rounds", type=int, default=7, help="runs per figure (default: 7)")
     parser.add_argument("--deviation", type=float, default=1, help="of the scores in timed runs")

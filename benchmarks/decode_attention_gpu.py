@@ -22,7 +22,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
-from _report import Report, Target, arguments, publish
+from _report import Report, Target, arguments, publish, whole_pages
 from decode_attention import DISTINCT_PAGES, PAGE_TOKENS, RATES, SINKS, Shape, value_only
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention as sdpa
@@ -157,7 +157,7 @@ def report(shapes: list[str], lengths: list[int], rounds: int, device: torch.dev
                 share = figures[f"{rate} bits"] / best
                 row |= {f"{rate} bits": figures[f"{rate} bits"], f"x at {rate}": 1 / share}
                 targets.append(Target(f"{name}, {tokens} tokens, {rate} bits: ms over best SDPA's", share, 1 / GOAL))
-            rows[f"{name}, {tokens // 1024}K tokens"] = row | {"eager": figures["eager"]}
+            rows[f"{name}, {tokens / 1024:g}K tokens"] = row | {"eager": figures["eager"]}
     title = f"Attention of one token over a layer's cache, {torch.cuda.get_device_name(device)}"
     return Report(title, "GPU ms, median", rows, tuple(targets), ("g4agent", "torch", "triton"))
 
@@ -185,7 +185,7 @@ def obstacle() -> str:
 
 def main() -> int:
     parser = arguments(__doc__)
-    parser.add_argument("--tokens", type=int, nargs="+", default=list(TOKENS), help="lengths, multiples of 128")
+    parser.add_argument("--tokens", type=whole_pages, nargs="+", default=list(TOKENS), help="lengths, multiples of 128")
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), help="layers to measure")
     parser.add_argument("--rounds", type=int, default=30, help="runs per figure (default: 30)")
     parser.add_argument("--compile", action="store_true", help="only compile, which needs no GPU")

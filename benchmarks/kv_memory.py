@@ -49,7 +49,7 @@ def filled(layer: Any, tokens: int) -> int:
 def paged(layer: LayerFormat, tokens: int) -> int:
     """Bytes of a compressed layer after as many tokens."""
     paged = PagedLayer(layer)
-    filled(paged, ENCODED)
+    filled(paged, min(tokens, ENCODED))
     encoded = list(paged.pages)
     while len(paged.pages) < paged.coded_pages(tokens - 1):
         paged.pages.append(in_huge_pages(encoded[len(paged.pages) % len(encoded)]))

@@ -59,7 +59,8 @@ def load_runtime(
     where, compressed = _device(device), read_kv_bits(kv_bits).rate != "16"
     if kv_sliding_bits not in SLIDING_BITS:
         raise ConfigError(
-            f"{kv_sliding_bits!r} bits are no rate of the sliding windows.", hint=f"Use {' or '.join(SLIDING_BITS)}."
+            f"kv_sliding_bits={kv_sliding_bits!r} is no rate of the sliding windows.",
+            hint=f"Use {' or '.join(map(repr, SLIDING_BITS))}.",
         )
     bars = progress is None and sys.stderr.isatty()
     say = progress or _line_on_stderr

@@ -66,5 +66,6 @@ def _block(numbers: int) -> Tensor:
     """Float32 memory of this thread that is used again: fresh memory takes the system longer than widening."""
     block: Tensor | None = getattr(_held, "block", None)
     if block is None or len(block) < numbers:
-        block = _held.block = torch.empty(numbers)
+        with torch.inference_mode(False):  # or no pass outside that mode could write to it again
+            block = _held.block = torch.empty(numbers)
     return block[:numbers]

@@ -30,7 +30,9 @@ def check(bits: str, device: torch.device, shape: Shape) -> None:
         ConfigError: There are no such bits, or not for this device or model.
     """
     if bits not in HEAD_BITS:
-        raise ConfigError(f"{bits!r} bits are no rate of the output head.", hint=f"Use {' or '.join(HEAD_BITS)}.")
+        raise ConfigError(
+            f"head_bits={bits!r} is no rate of the output head.", hint=f"Use {' or '.join(map(repr, HEAD_BITS))}."
+        )
     if bits == "16":
         return
     if device.type != "cpu":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from g4agent.errors import ModelLoadError
 from g4agent.ports.runtime import SampledToken, Sampling
 
 _MASK = (1 << 64) - 1
@@ -32,8 +33,16 @@ def choose(logits: Tensor, sampling: Sampling, position: int, allowed: Tensor | 
         logits: Float32 [vocabulary].
         position: Index that the token will have in the sequence.
         allowed: Bool [vocabulary], True for the tokens to choose from; None for all.
+
+    Raises:
+        ModelLoadError: The logits are not numbers, so no token is likelier than another.
     """
     total_mass = logits.logsumexp(0)
+    if not total_mass.isfinite():
+        raise ModelLoadError(
+            f"The model's logits at position {position} are not numbers.",
+            hint="The weights are damaged, or too large for their precision: use bfloat16 or float32.",
+        )
     if allowed is not None:
         logits = logits.masked_fill(~allowed.to(logits.device), float("-inf"))
     if sampling.temperature == 0:

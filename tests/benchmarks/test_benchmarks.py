@@ -92,6 +92,13 @@ def test_decode_attention_measures_both_sides() -> None:
     assert len(report["rows"]) == 2 and ("no bf16 kernel" in report["title"]) != here
 
 
+@pytest.mark.parametrize("script", ["decode_attention.py --tokens", "codec.py --vectors"])
+def test_parts_of_pages_are_refused(script: str) -> None:
+    """A cache of fewer tokens than asked for would look like a quick one."""
+    done = _run(*script.split(), "200")
+    assert done.returncode == 2 and "200 is no multiple of 128" in done.stderr
+
+
 def test_codec_meets_theory() -> None:
     """Distortion and bytes are exact claims: they hold on any machine."""
     done = _run("codec.py", "--sizes", "64", "128", "--vectors", "2048", "--check")
@@ -102,6 +109,8 @@ def test_kv_memory_counts_all_caches() -> None:
     """Storages of ours and of the peers at a short context."""
     report = _report("kv_memory.py", "--tokens", "4096", "--peer-tokens", "256")
     assert {"bfloat16", "g4agent, 4 bits, V only", "turboquant, bits=4"} <= report["rows"].keys()
+    short = _report("kv_memory.py", "--tokens", "300", "--peer-tokens", "256")["rows"]["g4agent, 4 bits, V only"]
+    assert short["GB"] < report["rows"]["g4agent, 4 bits, V only"]["GB"] / 2
 
 
 @pytest.mark.slow

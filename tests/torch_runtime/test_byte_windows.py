@@ -62,7 +62,8 @@ def test_a_session_counts_them_as_they_are_stored() -> None:
     assert WindowState(layer).bytes_at(20) == (16 * 2 * 2 * 34, 16 * 2 * 2 * 32 * 2)
 
 
-def test_other_bits_are_refused() -> None:
-    """Before anything is loaded."""
-    with pytest.raises(ConfigError, match="sliding windows"):
-        load("nano", kv_sliding_bits="4")
+@pytest.mark.parametrize("bits", ["4", 8])
+def test_other_bits_are_refused(bits: str) -> None:
+    """Before anything is loaded; and a number is told from the text that it looks like."""
+    with pytest.raises(ConfigError, match=rf"kv_sliding_bits={bits!r} .*\n.*'16' or '8'"):
+        load("nano", kv_sliding_bits=bits)

@@ -40,6 +40,15 @@ def test_products_are_rounded_once_from_exact_sums(count: int, shape: tuple[int,
     assert ((found.double() - exact).abs() <= exact.abs() * 2**-8 + slack).all()
 
 
+def test_memory_of_a_pass_serves_passes_of_any_mode() -> None:
+    """What is made in inference mode is read-only outside."""
+    many_tokens._held.__dict__.clear()
+    x, weight = torch.ones(FEW, 16).bfloat16(), torch.ones(8, 16).bfloat16()
+    for mode in (torch.inference_mode, torch.no_grad, torch.inference_mode):
+        with mode(), widened(True):
+            assert (functional.linear(x, weight) == 16).all()
+
+
 @torch.no_grad()
 def test_what_is_not_slow_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few rows, other types, and where it is not wanted."""

@@ -93,8 +93,10 @@ async def test_sessions_run_with_it() -> None:
 
 
 def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="'8' bits"):
+    with pytest.raises(ConfigError, match=r"head_bits='8' .*\n.*'16' or '4'"):
         load("nano", head_bits="8")
+    with pytest.raises(ConfigError, match=r"head_bits=4 .*\n.*'16' or '4'"):
+        load("nano", head_bits=4)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="CPU only") as refused:
         check("4", torch.device("cuda"), SHAPE)
     assert refused.value.hint is not None and "device=cpu" in refused.value.hint

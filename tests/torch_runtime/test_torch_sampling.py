@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
+from g4agent.errors import ModelLoadError
 from g4agent.ports.runtime import Sampling
 from g4agent_torch.sampling import choose, uniform
 
@@ -34,6 +35,14 @@ def test_zero_temperature_is_greedy() -> None:
     """Greedy decoding must not depend on the seed."""
     logits = torch.tensor([0.0, 3.0, 2.9])
     assert {choose(logits, Sampling(temperature=0, seed=s), 0).id for s in range(20)} == {1}
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_logits_that_are_no_numbers_are_refused(temperature: float, wrong: float) -> None:
+    """The place of the first NaN, again and again, would look like an answer."""
+    with pytest.raises(ModelLoadError, match="at position 7 are not numbers"):
+        choose(torch.tensor([0.0, wrong, 2.9]), Sampling(temperature), 7)
 
 
 def test_numbers_depend_on_seed_and_position_alone_and_are_spread_evenly() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.cache_utils import CacheLayerMixin
 
+from g4agent.errors import ConfigError, ModelLoadError
 from g4agent_torch.attention import causal_mask, packed_sdpa
 from g4agent_torch.kv import Span, extended
 from g4agent_torch.turboquant.attention import decode_attention, dense_attention
@@ -72,7 +73,16 @@ class PagedLayer(CacheLayerMixin):
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        """Adds [1, KV, Q, D] and encodes the pages that the last of them reads as codes."""
+        """Adds [1, KV, Q, D] and encodes the pages that the last of them reads as codes.
+
+        Raises:
+            ConfigError: There is more than one sequence.
+            ModelLoadError: A page's keys or values are not all numbers.
+        """
+        if len(key_states) != 1:
+            raise ConfigError(
+                f"A compressed cache holds one sequence, not {len(key_states)}.", hint="Give each a cache of its own."
+            )
         if self.span is None:
             self.lazy_initialization(key_states, value_states)
         assert self.span is not None
@@ -89,6 +99,11 @@ class PagedLayer(CacheLayerMixin):
 
     def _encode(self, page: int, keys: Tensor, values: Tensor) -> Tensor:
         """Keys and values [KV, P, D] of a page → its bytes."""
+        if not (keys.sum(dtype=torch.float32) + values.sum(dtype=torch.float32)).isfinite():  # NaN and ∞ have no code
+            raise ModelLoadError(
+                f"Keys or values from position {self.start_of(page)} on are not all numbers.",
+                hint="The weights are damaged, or too large for their precision: use bfloat16 or float32.",
+            )
         if self.format.value_only is None:
             keys, rotary = keys.float().contiguous(), self.format.rotary
             positions = torch.arange(self.start_of(page), self.start_of(page + 1))
@@ -169,9 +184,14 @@ def paged_attention(
     """Attention for transformers over a `PagedLayer`, or over plain tensors, [1, KV, S, D], in sliding layers.
 
     Pages are always causal; so are tensors without a mask, where the last query is the last key's.
+
+    Raises:
+        ConfigError: Pages are to be read as they cannot be: with capped scores, or with sinks beside the keys.
     """
     length, size = query.shape[2:]
     if isinstance(key, PagedLayer):
+        if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
+            raise ConfigError("This model's attention cannot read a compressed cache.", hint="Use kv_bits=16.")
         out = key.attend(query[0] * (size**-0.5 if scaling is None else scaling))
         return out.transpose(0, 1)[None], None
     assert isinstance(value, Tensor)

@@ -27,7 +27,8 @@ class Codebook:
 
     A scalar code is the number of midpoints between neighbouring levels that the coordinate exceeds. A pair code is
     the level nearest to the centre of the grid cell that the pair lies in: cell (floor(64 u0), floor(64 u1)), clamped
-    to [−256, 255]. The grid costs 0.2 % distortion and makes the code of a vector one table lookup, everywhere alike.
+    to [−256, 255], and −256 for what is no number. The grid costs 0.2 % distortion and makes the code of a vector one
+    table lookup, everywhere alike.
 
     Args:
         levels: Float32 [2^bits, dims], dims 1 or 2; scalar levels ascend.
@@ -50,7 +51,8 @@ class Codebook:
     def quantise(self, u: Tensor) -> Tensor:
         """Float32 [..., units · dims] → codes, uint8 [..., units]."""
         self._move(u.device)
-        cells = torch.floor(u * GRID_STEPS).clamp_(-GRID_HALF, GRID_HALF - 1).to(torch.int32) + GRID_HALF
+        cells = torch.floor(u * GRID_STEPS).nan_to_num_(-GRID_HALF).clamp_(-GRID_HALF, GRID_HALF - 1)
+        cells = cells.to(torch.int32) + GRID_HALF
         if self.dims == 2:
             x, y = cells.unflatten(-1, (-1, 2)).unbind(-1)
             return self._table[x * 2 * GRID_HALF + y]

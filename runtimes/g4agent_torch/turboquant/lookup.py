@@ -222,5 +222,6 @@ def buffer(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     size = prod(shape) * dtype.itemsize
     buffers: dict[str, Tensor] = _held.__dict__
     if name not in buffers or buffers[name].numel() < size:
-        buffers[name] = torch.empty(size, dtype=torch.uint8)
+        with torch.inference_mode(False):  # or nobody outside that mode could write to it again
+            buffers[name] = torch.empty(size, dtype=torch.uint8)
     return buffers[name][:size].view(dtype).view(shape)

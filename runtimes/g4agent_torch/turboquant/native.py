@@ -109,7 +109,12 @@ def _load(asked: str) -> Kernel | None:
             f"The kernel {asked!r} is not installed and cannot be compiled.",
             hint="Install a C++ compiler, such as g++.",
         )
-    library = ctypes.CDLL(str(file))
+    try:
+        library = ctypes.CDLL(str(file))
+    except OSError as error:  # another machine's in a shared home, or a folder that must not hold programs
+        if asked == "auto":
+            return None
+        raise ConfigError(f"The kernel cannot be loaded: {error}.", hint=f"Remove {file}.") from error
     library.g4_decode_attention.argtypes = [ctypes.POINTER(Call)]
     library.g4_decode_attention.restype = None
     library.g4_encode.argtypes = [ctypes.POINTER(EncodeCall)]
@@ -128,9 +133,11 @@ def examine() -> Finding:
     try:
         if asked() not in ("auto", *BODIES):
             return Finding(subject, "ok", f"attention in plain PyTorch, as {VARIABLE} says")
-        if _found() is not None and (loaded := kernel()) is not None:
+        if (file := _found()) is not None:
+            if (loaded := kernel()) is None:
+                return Finding(subject, "warning", f"attention in plain PyTorch: {file} cannot be loaded", "Remove it.")
             return Finding(subject, "ok", f"attention by the {loaded.body} kernel, {loaded.file}")
-    except (ConfigError, OSError) as error:
+    except ConfigError as error:
         return Finding(subject, "warning", str(error), f"{VARIABLE}=torch runs without a kernel.")
     if (compiler := compiling.compiler()) is not None:
         return Finding(subject, "ok", f"attention by a native kernel, which {compiler} compiles at first use")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from g4agent_torch.turboquant.cache import SINKS, PagedLayer
+from g4agent.errors import ConfigError, ModelLoadError
+from g4agent_torch.turboquant.cache import SINKS, PagedLayer, paged_attention
 from g4agent_torch.turboquant.codec import RATES
 from g4agent_torch.turboquant.formats import LayerFormat, ValueOnly
 
@@ -105,6 +108,32 @@ def test_a_buffer_that_is_full_when_a_page_is_due_keeps_its_rows(first: int) -> 
     for index, page in enumerate(layer.pages):
         rows = slice(layer.start_of(index), layer.start_of(index + 1))
         assert torch.equal(page, layer.format.encode(keys[0, :, rows] - layer.centre, values[0, :, rows]))
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("part", [0, 1])
+def test_what_is_no_number_is_refused(part: int, wrong: float) -> None:
+    """There is no code for it, and answers that look like answers would follow."""
+    data = torch.randn(2, 1, 2, 300, 64)
+    data[part, 0, 1, 20, 5] = wrong
+    with pytest.raises(ModelLoadError, match="from position 16 on are not all numbers"):
+        PagedLayer(LayerFormat(2, 64, "3.5")).update(*data)
+
+
+def test_a_batch_is_refused() -> None:
+    """Only the first sequence would be kept."""
+    with pytest.raises(ConfigError, match="one sequence, not 2"):
+        PagedLayer(LayerFormat(2, 64, "4")).update(*torch.randn(2, 2, 2, 3, 64))
+
+
+@pytest.mark.parametrize("asked", [{"softcap": 50.0}, {"s_aux": torch.zeros(4)}])
+def test_what_attention_over_pages_has_not_is_refused(asked: dict[str, Any]) -> None:
+    """Gemma 2 caps its scores, and others have sinks: left out, the answer would be another."""
+    layer = PagedLayer(LayerFormat(2, 64, "4"))
+    layer.update(*torch.randn(2, 1, 2, 3, 64))
+    assert paged_attention(nn.Module(), torch.randn(1, 4, 3, 64), layer, layer, None, softcap=None)[0].isfinite().all()
+    with pytest.raises(ConfigError, match="cannot read a compressed cache"):
+        paged_attention(nn.Module(), torch.randn(1, 4, 3, 64), layer, layer, None, **asked)
 
 
 @pytest.mark.parametrize("rate", RATES)

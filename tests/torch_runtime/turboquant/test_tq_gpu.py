@@ -19,8 +19,8 @@ from g4agent.errors import ConfigError
 from g4agent_torch.turboquant import codebooks, gpu
 from g4agent_torch.turboquant.codec import RATES
 from g4agent_torch.turboquant.formats import LayerFormat
-from g4agent_torch.turboquant.gpu import ahead
-from g4agent_torch.turboquant.gpu.plan import FLOAT_TERMS, HALF_TERMS, polynomial
+from g4agent_torch.turboquant.gpu import ahead, decode_attention
+from g4agent_torch.turboquant.gpu.plan import FLOAT_TERMS, HALF_TERMS, MAX_ROWS, polynomial
 from g4agent_torch.turboquant.native import VARIABLE
 
 CPU = torch.device("cpu")
@@ -106,6 +106,14 @@ def test_every_layer_compiles(name: str, rate: str, monkeypatch: pytest.MonkeyPa
     for resources in (ahead.attention(layer, rows=8), *ahead.encoding(layer)):
         assert resources.spilled <= (128 if pairs else 0), resources
         assert resources.shared <= 227 * 1024
+
+
+def test_pages_are_split_for_few_rows_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token's query has to keep 132 processors busy; 128 positions of a prompt do, and would hold half a gigabyte."""
+    monkeypatch.setattr(decode_attention, "_programs", lambda device: 264)
+    heads, groups = 4, 8 * 128 // MAX_ROWS
+    assert decode_attention._splits(2048, heads, CPU) == 66 and decode_attention._splits(3, heads, CPU) == 3
+    assert decode_attention._splits(2048, heads * groups, CPU) == 1
 
 
 def test_tensors_of_the_cpu_never_reach_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:

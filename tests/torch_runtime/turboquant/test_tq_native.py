@@ -121,6 +121,7 @@ def hard(generator: torch.Generator, size: int) -> Tensor:
     """Vectors [3, 128, size] of very different lengths; among them zero, one large coordinate, and subnormal ones."""
     x = torch.randn(3, 128, size, generator=generator) * torch.randn(3, 128, 1, generator=generator).exp()
     x[0, 5], x[1, 8, 1:], x[1, 7], x[2, 9], x[2, 10] = 0, 0, x[1, 7] * 1e6, x[2, 9] * 1e-9, x[2, 10] * 1e-22
+    x[0, 6], x[0, 6, :2] = 0, 1e-20  # rotated, half of it is zero, and its length is too small to divide by
     return x
 
 
@@ -137,6 +138,19 @@ def test_every_body_encodes_to_the_bytes_of_plain_pytorch(size: int, monkeypatch
             assert torch.equal(native_encoding.encode(made, x), expected), body
     monkeypatch.setenv(VARIABLE, "torch")
     assert torch.equal(native_encoding.encode(made, x.bfloat16()), made.encode(x.bfloat16()))
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_what_is_no_number_spoils_its_own_vector_only(rate: str, wrong: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Caches refuse it; a codec must at least not look for its code beyond a table."""
+    x = torch.randn(1, 128, 64, generator=torch.Generator().manual_seed(0))
+    made, others = codec(64, rate, Scale.NORM, Order.KEY), torch.arange(128) != 7
+    expected = made.decode(made.encode(x), 128)[:, others]
+    x[0, 7, 3] = wrong
+    for body in (*available(), "torch"):
+        monkeypatch.setenv(VARIABLE, body)
+        assert torch.equal(made.decode(native_encoding.encode(made, x), 128)[:, others], expected), body
 
 
 @pytest.mark.parametrize("rate", RATES)
@@ -237,10 +251,11 @@ def test_bytes_of_one_size_are_not_all_rounded_the_same_way() -> None:
     assert max(errors.values()) < 0.02, errors
 
 
-def test_a_query_that_is_no_number_has_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bytes cannot say it: the output would be finite, and wrong."""
-    query, pages, layer = data("Gemma 3 270M", "4", pages=2)
-    query[:, 0, 3], query[:, 1, 3] = torch.nan, torch.inf
+@pytest.mark.parametrize(("shape", "at"), [("Gemma 3 270M", 3), ("Gemma 4 31B", 3), ("Gemma 4 31B", 100)])
+def test_a_query_that_is_no_number_has_no_result(shape: str, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes cannot say it: the output would be finite, and wrong. Of 31B, dimension 3 is rotary."""
+    query, pages, layer = data(shape, "4", pages=2)
+    query[:, 0, at], query[:, 1, at] = torch.nan, torch.inf
     for body in bodies():
         out = compute(body, monkeypatch, query, pages, layer).out
         assert out[:, :2].isnan().all() and out[:, 2:].isfinite().all(), body
@@ -281,6 +296,23 @@ def test_a_query_has_the_same_result_alone_and_among_others(monkeypatch: pytest.
         for row in (0, 7, 8, 12):
             alone = compute(body, monkeypatch, query[:, row : row + 1], pages, layer)
             assert torch.equal(alone.out[:, 0], together.out[:, row]), body
+
+
+@pytest.mark.parametrize("shape", ["odd groups, small rotary part", "SmolLM2"])
+def test_any_number_of_queries_shares_passes(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes are made for eight, four or one; what is missing in one must change nothing, and write nowhere."""
+    query, pages, layer = data(shape, "4", pages=5)
+    query = query.repeat(1, 5, 1)[:, :13].contiguous()
+    bias = torch.randn(*query.shape[:2], 5 * 128, generator=torch.Generator().manual_seed(1))
+    loaded = native._load("auto")
+    assert loaded is not None
+    for body in bodies():
+        kernel = replace(loaded, body=body) if body in available() else emulated()
+        whole = native_attention.decode_attention(kernel, query, pages, layer, SINKS, bias)
+        for count in range(1, 13):
+            some = query[:, :count].contiguous(), pages, layer, SINKS, bias[:, :count].contiguous()
+            out, lse = native_attention.decode_attention(kernel, *some)
+            assert torch.equal(out, whole.out[:, :count]) and torch.equal(lse, whole.lse[:, :count]), (body, count)
 
 
 @pytest.fixture
@@ -324,6 +356,19 @@ def test_a_compiler_that_fails_is_none(bare: pytest.MonkeyPatch, tmp_path: Path)
     program.chmod(0o755)
     assert native.kernel() is None
     assert not list(tmp_path.rglob("*.so"))
+
+
+def test_a_library_that_cannot_be_loaded_is_none(bare: pytest.MonkeyPatch) -> None:
+    """Another machine's in a shared home: sessions go on without, doctor says why, and who asks by name is told."""
+    file = compiling.cached_file()
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"not a library")
+    assert native.kernel() is None
+    finding = native.examine()
+    assert finding.status == "warning" and str(file) in finding.detail and "PyTorch" in finding.detail
+    bare.setenv(VARIABLE, "portable")
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        native.kernel()
 
 
 def test_doctor_names_the_body(monkeypatch: pytest.MonkeyPatch) -> None:

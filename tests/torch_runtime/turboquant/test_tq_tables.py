@@ -128,6 +128,14 @@ def test_many_queries_take_fewer_pages_at_a_time(monkeypatch: pytest.MonkeyPatch
     assert error(got.out[:, :4], few.out) < 1e-3  # weights are rounded beside the largest of their block
 
 
+def test_memory_of_a_thread_serves_any_mode() -> None:
+    """What is made in inference mode is read-only outside."""
+    lookup._held.__dict__.clear()
+    for mode in (torch.inference_mode, torch.no_grad):
+        with mode():
+            lookup.buffer("some", (4,), torch.float32).copy_(torch.ones(4))
+
+
 def test_pages_are_in_the_order_of_who_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a kernel, its own; without, tokens'. What another has written has another name, and is made again."""
     config = text_config("31B", global_head_dim=128)

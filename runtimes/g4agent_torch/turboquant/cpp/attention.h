@@ -63,7 +63,7 @@ TARGET static void score_page(const Call& call, const Task& task, const uint8_t*
     Stream<B> second(call.second_size);
     float none[H] = {};
     int pairs = call.second_size / 2;
-    turn_queries<H>(task.turned, work.turned_step, pairs, work.cosine, work.sine, work.q16);
+    turn_queries<H>(task, work.turned_step, pairs, work.cosine, work.sine, work.q16);
     next_angles(pairs, work);
     score_rotary<B, H>(head + first.bytes, second, call.rope, work.q16, work.levels[1], work.sums);
     for (int h = 0; h < H; h++) factor[h] = work.turned_step[h] * call.levels[1].unit * call.rope_unit;
@@ -75,7 +75,7 @@ TARGET static void score_page(const Call& call, const Task& task, const uint8_t*
 template <int H>
 TARGET static void add_bias(const Call& call, const Task& task, int64_t page, int tokens, Workspace<H>& work) {
   for (int h = 0; h < H; h++) {
-    const float* bias = task.bias + h * call.pages * PAGE + page * PAGE;
+    const float* bias = task.bias + query_of(task, h) * call.pages * PAGE + page * PAGE;
     for (int i = 0; i < tokens; i += LANES) storef(work.scores[h] + i, loadf(work.scores[h] + i) + loadf(bias + i));
   }
 }
@@ -153,7 +153,7 @@ TARGET static void weigh_chunk(const Call& call, const Chunk& chunk, int size, W
   }
 }
 
-// H queries of one KV head over the pages of a task: maximum, sum and unnormalised output of each.
+// The queries of a task, H at most, over its pages: maximum, sum and unnormalised output of each.
 template <class A, class B, bool VALUE_ONLY, int H> TARGET static void attend(const Call& call, const Task& task) {
   Stream<A> first(call.first_size);
   Stream<B> second(call.second_size);
@@ -163,13 +163,16 @@ template <class A, class B, bool VALUE_ONLY, int H> TARGET static void attend(co
   fill_levels<A>(call.levels[0], work.levels[0]);
   fill_levels<B>(call.levels[1], work.levels[1]);
   for (int h = 0; h < H; h++) {
-    quantise_query<A, H>(task.query + h * first.size, h, first, work.q);
-    work.maximum[h] = -INFINITY, work.sum[h] = 0;
+    quantise_query<A, H>(task.query + query_of(task, h) * first.size, h, first, work.q);
+    work.maximum[h] = -INFINITY, work.sum[h] = 0, work.turned_step[h] = 0;
     if (VALUE_ONLY) {
-      const float* turned = task.turned + h * second.size;
-      float most = 1e-30f;
-      for (int i = 0; i < second.size / 2; i++) most = fmaxf(most, hypotf(turned[i], turned[second.size / 2 + i]));
-      work.turned_step[h] = most / TURNED_MAX;
+      const float* turned = task.turned + query_of(task, h) * second.size;
+      float most = 1e-30f, lost = 0;
+      for (int i = 0; i < second.size / 2; i++) {
+        float pair = hypotf(turned[i], turned[second.size / 2 + i]);
+        most = fmaxf(most, pair), lost += pair - pair;  // NaN as in `quantise_query`
+      }
+      work.turned_step[h] = (most + lost) / TURNED_MAX;
     }
   }
   memset(work.out, 0, sizeof(float) * H * size);
@@ -186,9 +189,9 @@ template <class A, class B, bool VALUE_ONLY, int H> TARGET static void attend(co
     refine<A>(call, chunk, work);
     weigh_chunk<A, B, VALUE_ONLY>(call, chunk, size, work);
   }
-  for (int h = 0; h < H; h++) {
+  for (int h = 0; h < task.count; h++) {
     float *from = work.out + h * size, *to = task.out + h * size;
-    float step = work.q[0].step[h];
+    float step = work.q[0].step[h] + work.turned_step[h];
     task.maximum[h] = work.maximum[h], task.sum[h] = work.sum[h] + (step - step);  // NaN if the query was
     if (VALUE_ONLY) unfold(from, first, to);
     unfold(VALUE_ONLY ? from + first.size : from, second, VALUE_ONLY ? to + first.size : to);
@@ -198,8 +201,8 @@ template <class A, class B, bool VALUE_ONLY, int H> TARGET static void attend(co
 
 template <class A, class B, bool VALUE_ONLY> struct Attend {
   static void run(const Call& call, const Task& task) {
-    if (task.count == 8) attend<A, B, VALUE_ONLY, 8>(call, task);
-    else if (task.count == 4) attend<A, B, VALUE_ONLY, 4>(call, task);
+    if (task.count > 4) attend<A, B, VALUE_ONLY, 8>(call, task);
+    else if (task.count > 1) attend<A, B, VALUE_ONLY, 4>(call, task);
     else attend<A, B, VALUE_ONLY, 1>(call, task);
   }
 };

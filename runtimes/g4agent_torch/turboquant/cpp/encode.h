@@ -37,7 +37,7 @@ STEP void quantise(const Segment& segment, const Together* y, const float* facto
       for (int e = 0; e < 2; e++)
         for (int l = 0; l < TOKENS; l++) {
           float cell = floorf(y[2 * u + e][l] * factor[l] * CELL_STEPS);
-          cell = cell < -CELLS ? -CELLS : cell > CELLS - 1 ? CELLS - 1 : cell;
+          cell = !(cell > -CELLS) ? -CELLS : cell > CELLS - 1 ? CELLS - 1 : cell;  // NaN counts as low
           code[l] = code[l] * 2 * CELLS + (int32_t)cell + CELLS;
         }
       for (int l = 0; l < TOKENS; l++) code[l] = segment.table[code[l]];

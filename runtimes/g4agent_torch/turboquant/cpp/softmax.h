@@ -145,15 +145,16 @@ static void quantise_query(const float* query, int h, const Stream<R>& at, Query
   for (int part = 0; part < 2; part++) q[part].offset[h] = (float)(-LEVEL_OFFSET * total[part]);
 }
 
-// Rotary queries turned back by the angle of a page's first position, q[h][pair]; turned[h] holds first members of
-// pairs, then second.
+// Rotary queries turned back by the angle of a page's first position, q[h][pair]; a task's hold first members of pairs,
+// then second.
 template <int H>
-TARGET static void turn_queries(const float* turned, const float* steps, int pairs, const float* cosine,
+TARGET static void turn_queries(const Task& task, const float* steps, int pairs, const float* cosine,
                                 const float* sine, int32_t* q) {
   for (int h = 0; h < H; h++)
     for (int i = 0; i < pairs; i += LANES) {
-      F first = loadf(turned + h * 2 * pairs + i) * (1 / steps[h]), c = loadf(cosine + i);
-      F second = loadf(turned + h * 2 * pairs + pairs + i) * (1 / steps[h]), s = loadf(sine + i);
+      const float* turned = task.turned + query_of(task, h) * 2 * pairs + i;
+      F first = loadf(turned) * (1 / steps[h]), c = loadf(cosine + i);
+      F second = loadf(turned + pairs) * (1 / steps[h]), s = loadf(sine + i);
       I a = __builtin_convertvector(first * c + second * s, I), b = __builtin_convertvector(second * c - first * s, I);
       store(q + h * pairs + i, (V)((a & 0xffff) | b << 16));
     }

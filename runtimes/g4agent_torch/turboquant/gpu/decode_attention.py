@@ -110,10 +110,11 @@ def _attend(
     if turned is not None:
         size += turned.shape[-1]
     device, made = query.device, plan(layer, rows, kind)
-    splits = min(len(pages), max(1, _programs(device) // heads))
+    groups = -(-rows // made.rows)
+    splits = _splits(len(pages), heads * groups, device)
     parts = torch.empty(splits, heads, rows, size, device=device)
     lses = torch.empty(splits, heads, rows, device=device)
-    grid = (splits, heads, -(-rows // made.rows))
+    grid = (splits, heads, groups)
     table, levels = _addresses(pages, layer), pair_tables(layer.rates[0], kind, device)
     constants = {**made.constants, **made.options}
     coded = query.to(kind).contiguous()
@@ -140,6 +141,12 @@ def _reduce(parts: Tensor, lses: Tensor) -> tuple[Tensor, Tensor]:
         parts, lses, out, lse, splits, heads * rows, SPLITS=wide, SIZE=size, COUNT=REDUCED, enable_fp_fusion=True
     )
     return out, lse
+
+
+def _splits(pages: int, streams: int, device: torch.device) -> int:
+    """Parts of the pages for each of `streams` heads and groups of rows. A prompt's many rows are programs enough, and
+    the outputs of all parts are held."""
+    return min(pages, max(1, _programs(device) // streams))
 
 
 def _programs(device: torch.device) -> int:
