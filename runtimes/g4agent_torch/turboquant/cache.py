@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface
+from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import CacheLayerMixin
 
 from g4agent.errors import ConfigError, ModelLoadError
@@ -201,4 +201,15 @@ def paged_attention(
     return packed_sdpa(module, query, key, value, attention_mask, scaling)
 
 
+def no_mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> None:
+    """The mask that transformers makes for `paged_attention`: none.
+
+    Raises:
+        ConfigError: The prompt is padded, [1, S] with zeros; pages would be read with the padding.
+    """
+    if attention_mask is not None and not attention_mask.all():
+        raise ConfigError("A compressed cache holds no padding.", hint="Give each prompt a cache of its own, unpadded.")
+
+
 AttentionInterface.register(PAGED, paged_attention)
+AttentionMaskInterface.register(PAGED, no_mask)

@@ -195,6 +195,8 @@ def _value_only(text_model: Any, attention: Any) -> ValueOnly | None:
     """Set where keys follow from values and both blocks of dimensions have a codec."""
     if not getattr(attention, "use_alternative_attention", False):
         return None
+    if text_model.rotary_emb.full_attention_attention_scaling != 1:  # of YaRN: keys would not only be turned
+        return None
     frequencies = text_model.rotary_emb.full_attention_inv_freq.float()
     half = attention.head_dim // 2
     turning = torch.nonzero(frequencies)[:, 0]

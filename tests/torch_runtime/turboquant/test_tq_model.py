@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from typing import Any
 
 import pytest
@@ -117,6 +118,27 @@ def test_a_prompt_s_last_logits_are_the_same_alone(variant: str) -> None:
         every = model(input_ids=ids, past_key_values=store.new().layers, use_cache=True).logits
         last = model(input_ids=ids, past_key_values=store.new().layers, use_cache=True, logits_to_keep=1).logits
     torch.testing.assert_close(last[0, -1], every[0, -1], atol=1e-3, rtol=1e-3)
+
+
+def test_keys_that_positions_also_stretch_are_stored() -> None:
+    """Rebuilt keys are values that were only turned; YaRN makes them longer as well."""
+    text_model = tiny("31B")[0].text_model
+    text_model.rotary_emb.full_attention_attention_scaling = 1.1
+    assert all(layer.value_only is None for layer in TurboQuantKVStore(text_model, "4").formats.values())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_padding_is_refused(variant: str) -> None:
+    """Pages are read whole, so what a mask hides would be read."""
+    model = randomise(AutoModelForCausalLM.from_config(text_config(variant, global_head_dim=128), dtype=torch.float32))
+    store = TurboQuantKVStore(model.get_decoder(), "4")
+    model.set_attn_implementation(PAGED)
+    ids, mask = torch.tensor([IDS[:20]]), torch.ones(1, 20, dtype=torch.long)
+    generate = partial(model.generate, ids, max_new_tokens=2, do_sample=False, pad_token_id=0)
+    generate(attention_mask=mask, past_key_values=store.new().layers)
+    mask[0, :3] = 0
+    with pytest.raises(ConfigError, match="no padding"):
+        generate(attention_mask=mask, past_key_values=store.new().layers)
 
 
 def test_a_rate_that_is_none_is_refused() -> None:
