@@ -93,6 +93,12 @@ class Keeper:
             self._store.drop(outdated, self._pins)
         return self._state_of(cache).bytes_at(cache.length)
 
+    def save(self, cache: DenseKVCache, tokens: Sequence[int]) -> tuple[int, int]:
+        """Makes the present length one that can be restored, as well as that of the last checkpoint: within a step, a
+        killed process goes back to the latter. Returns what `checkpoint` does."""
+        self._point(cache, tokens)
+        return self._state_of(cache).bytes_at(cache.length)
+
     def flush(self) -> bool:
         """Waits until everything is written; False where it could not be."""
         self._store.flush()
