@@ -90,6 +90,8 @@ class TorchEngine:
         self._unsearched = keeper is not None
         """Whether there may be pages of tokens that the cache does not hold."""
         self.reports: list[str] = []
+        self.generating = False
+        """Whether somebody waits for its next token."""
         self._saved: MemoryUse | None = None
         """What of the cache was put on disk last, unless less is left of it."""
         self._held = 0
@@ -124,21 +126,25 @@ class TorchEngine:
             raise ConversationError("There is nothing to generate from.", hint="Append a prompt first.")
         thought = ThoughtMeter(request.thought_limit, request.in_thought)
         guide = Guide(request.mask, self._grammars, thought) if request.mask else None
-        for _ in range(min(request.max_tokens, self._context_length - len(self._tokens))):
-            if thought.must_close:
-                token = SampledToken(CHANNEL_CLOSE, forced=True)
-            elif guide is not None and (only := guide.forced()) is not None:
-                token = SampledToken(only, forced=True)  # not computed now: it joins the next forward pass
-            else:
-                token = await self._sample(request.sampling, guide)
-            # No await from here to the yield: a token is part of the sequence exactly if it was given out.
-            self._tokens.append(token.id)
-            thought.see(token.id)
-            if guide is not None:
-                guide.see(token.id)
-            yield token
-            if token.id in request.stop_ids:
-                return
+        self.generating = True
+        try:
+            for _ in range(min(request.max_tokens, self._context_length - len(self._tokens))):
+                if thought.must_close:
+                    token = SampledToken(CHANNEL_CLOSE, forced=True)
+                elif guide is not None and (only := guide.forced()) is not None:
+                    token = SampledToken(only, forced=True)  # not computed now: it joins the next forward pass
+                else:
+                    token = await self._sample(request.sampling, guide)
+                # No await from here to the yield: a token is part of the sequence exactly if it was given out.
+                self._tokens.append(token.id)
+                thought.see(token.id)
+                if guide is not None:
+                    guide.see(token.id)
+                yield token
+                if token.id in request.stop_ids:
+                    return
+        finally:
+            self.generating = False
 
     async def mark(self) -> None:
         async with self._alone():
@@ -259,6 +265,8 @@ class TorchEngine:
         found = self._keeper.restore(self._tokens, self._kv.length)
         if found is not None:
             self._kv, self._logits = found, None
+            self._count()
+            self._residents.make_room(self, only_idle=True)
         passed = [mark for mark in self._marks_due if mark <= self._kv.length]
         del self._marks_due[: len(passed)]
         if passed and passed[-1] == self._kv.length:

@@ -29,8 +29,14 @@ class Residents:
             self._engines.pop(engine, None)
             self._engines[engine] = None
 
-    def make_room(self, engine: TorchEngine) -> None:
-        """Puts others on disk as long as all together take too much; those that can't be put there stay."""
+    def make_room(self, engine: TorchEngine, *, only_idle: bool = False) -> None:
+        """Puts others on disk as long as all together take too much; those that can't be put there stay.
+
+        Args:
+            engine: What stays in any case.
+            only_idle: Leave those that generate, too: they come back with their next token, and would put this one on
+                disk again for each of theirs.
+        """
         if self._limit is None:
             return
         with self._order:
@@ -39,5 +45,5 @@ class Residents:
         for other in engines:
             if excess <= 0:
                 return
-            if other is not engine:
+            if other is not engine and not (only_idle and other.generating):
                 excess -= other.put_on_disk()

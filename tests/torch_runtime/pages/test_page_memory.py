@@ -43,6 +43,22 @@ async def test_sessions_that_do_not_fit_together_wait_on_disk(tmp_path: Path, bi
     assert [engine.computed_tokens for engine in engines] == [len(engine.tokens) - 1 for engine in engines]
 
 
+async def test_sessions_that_come_back_for_a_few_tokens_make_room_too(tmp_path: Path) -> None:
+    """None completes a page: four of them took more than twice the limit, a hundred would have taken all memory."""
+    limit = 700_000
+    runtime = load("nano", kv_bits="4", kv_memory=limit, offline=True)
+    engines = [await runtime.open_durable_engine(tmp_path) for _ in range(4)]
+    for index, engine in enumerate(engines):
+        await engine.append(prompt(index, 916))
+        await answered(engine, 2)
+    for _ in range(2):
+        for engine in engines:
+            await engine.append(prompt(9, 3))
+            await answered(engine, 2)
+            assert 0 < sum(each.held_bytes for each in engines) <= limit
+    assert [engine.computed_tokens for engine in engines] == [len(engine.tokens) - 1 for engine in engines]
+
+
 @pytest.mark.parametrize("bits", BITS)
 async def test_a_context_is_cut_to_what_fits(tmp_path: Path, bits: str) -> None:
     """The planner then ends a session that grows beyond it, as with any full context."""
