@@ -70,7 +70,7 @@ class Keeper:
                 self._save_rows(self._rows_ref(segment, tokens), state, start_of(segment), start_of(segment + 1))
             self._segments_noted = segment + 1
         if passed > 1 or length == start_of(segments_in(length)):
-            self._point(cache, tokens)
+            self._drop_all_but(self._point(cache, tokens))
 
     def mark(self, cache: DenseKVCache, tokens: Sequence[int]) -> None:
         """Makes the present length, which `note` knows, one that can be restored for as long as it is a recent mark."""
@@ -86,11 +86,7 @@ class Keeper:
             See `CacheState.bytes_at`.
         """
         self._latest = self._point(cache, tokens)
-        needed = self._latest.union(*self._marks.values())
-        outdated = self._own_rows - needed
-        if len(outdated) >= DROPPED_AT_ONCE:
-            self._own_rows -= outdated
-            self._store.drop(outdated, self._pins)
+        self._drop_all_but(self._latest)
         return self._state_of(cache).bytes_at(cache.length)
 
     def save(self, cache: DenseKVCache, tokens: Sequence[int]) -> tuple[int, int]:
@@ -220,6 +216,14 @@ class Keeper:
         state, length, full = self._state_of(cache), cache.length, segments_in(cache.length)
         self._save_rows(self._part_ref(length, tokens), state, start_of(full), length)
         return set(self._needed_rows(length, tokens, state))
+
+    def _drop_all_but(self, newest: set[Ref]) -> None:
+        """Drops the rows that neither the newest point needs nor a checkpoint or a mark: of a long prompt they would
+        take many times what its pages take, and while they are pinned no quota can touch them."""
+        outdated = self._own_rows - newest.union(self._latest, *self._marks.values())
+        if len(outdated) >= DROPPED_AT_ONCE:
+            self._own_rows -= outdated
+            self._store.drop(outdated, self._pins)
 
     def _save_rows(self, ref: Ref, state: CacheState, start: int, end: int) -> None:
         if (self._damaged or not self._store.has(ref)) and (rows := state.rows(start, end)) is not None:

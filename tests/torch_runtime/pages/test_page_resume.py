@@ -249,6 +249,31 @@ async def test_a_turn_can_be_cut_after_a_restart(
     assert again.computed_tokens == len(again.tokens) - 1 - turn
 
 
+@pytest.mark.parametrize("bits", ["16", "4"])
+async def test_rows_on_disk_do_not_grow_with_a_prompt(
+    tmp_path: Path, bits: str, nano: Callable[[str], TorchRuntime]
+) -> None:
+    """Those that no point needs any more go while it is read: they took 15 times what pages take, over any quota."""
+    engine = await nano(bits).open_durable_engine(tmp_path)
+    await engine.append(prompt(1, 300))
+    await engine.mark()
+    await engine.append(prompt(2, 6000))
+    await answered(engine, 1)
+    store = opened(tmp_path)
+    store.flush()
+    rows = [file for file in files(tmp_path) if file.path.suffix == ".rows"]
+    assert len(rows) < 20
+    await engine.checkpoint()
+    tokens = list(engine.tokens)
+    await engine.close()
+    for length, computed in ((len(tokens), 1), (300, 20)):
+        again = await nano(bits).open_durable_engine(tmp_path)
+        await again.append([*tokens[:length], *prompt(3, computed - 1 and 20)])
+        await answered(again, 1)
+        assert again.computed_tokens == computed
+        await again.close()
+
+
 async def test_a_folder_that_cannot_be_written_is_told_once(
     tmp_path: Path, nano: Callable[[str], TorchRuntime]
 ) -> None:
