@@ -16,7 +16,7 @@ import torch
 
 from g4agent_torch.pages.page_file import Contents, PageDamaged, Stretch, read_page, write_page
 from g4agent_torch.pages.pins import Pins, guard, pinned_names
-from g4agent_torch.pages.quota import clean_up
+from g4agent_torch.pages.quota import NAME, clean_up
 
 DEFAULT_QUOTA: Final = 20 << 30
 """Bytes that the folder may take."""
@@ -82,7 +82,7 @@ class PageStore:
     def rows_behind(self, parent: str) -> list[Ref]:
         """The rows that begin where `parent` ends, of whatever tokens."""
         found = self.folder.joinpath(parent[:2]).glob(f"{parent}-*.rows")
-        return [Ref.parse(path.name) for path in found]
+        return [Ref.parse(path.name) for path in found if NAME.fullmatch(path.name)]
 
     def read(self, ref: Ref, device: torch.device) -> Contents:
         """What a file holds, on the device. What the process holds already is not read again.
