@@ -62,6 +62,8 @@ class PageStore:
         self.folder, self.quota = folder, quota
         self.problem: str | None = None
         """Why the last file could not be written; None where it could."""
+        self.lost: dict[str, str] = {}
+        """Names of the files that could not be written, and why; those that could be since are no longer here."""
         self._known: WeakValueDictionary[str, Contents] = WeakValueDictionary()
         self._waiting = 0
         self._room = threading.Condition()
@@ -140,8 +142,9 @@ class PageStore:
                 path.parent.mkdir(mode=0o700, exist_ok=True)
                 self._unswept += write_page(path, contents)
             self.problem = None
+            self.lost.pop(ref.name, None)
         except OSError as error:
-            self.problem = f"{error.strerror or error}: {self.folder}"
+            self.lost[ref.name] = self.problem = f"{error.strerror or error}: {self.folder}"
         finally:
             with self._room:
                 self._waiting -= size
@@ -153,6 +156,7 @@ class PageStore:
         with suppress(OSError), guard(self.folder, alone=True):
             needed = pinned_names(self.folder, but=pins)
             for ref in refs:
+                self.lost.pop(ref.name, None)
                 if ref.name not in needed:
                     self.path(ref).unlink(missing_ok=True)
 
