@@ -68,10 +68,12 @@ HeadBits = Annotated[
     typer.Option("--head-bits", help="16, or 4 with AVX-512: bits per weight that find the likely tokens."),
 ]
 KvMemory = Annotated[
-    float | None, typer.Option("--kv-memory", metavar="GB", min=0.001, help="Memory that keys and values may take.")
+    float | None,
+    typer.Option("--kv-memory", metavar="GB", min=0.001, max=1e6, help="Memory that keys and values may take."),
 ]
 KvDisk = Annotated[
-    float | None, typer.Option("--kv-disk", metavar="GB", min=0, help="Disk that their pages may take; 0 keeps none.")
+    float | None,
+    typer.Option("--kv-disk", metavar="GB", min=0, max=1e6, help="Disk that their pages may take; 0 keeps none."),
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Never ask the model hub.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show everything, and tracebacks of errors.")]

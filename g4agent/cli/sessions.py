@@ -72,6 +72,7 @@ def resume(
     head_bits: o.HeadBits = None,
     kv_memory: o.KvMemory = None,
     kv_disk: o.KvDisk = None,
+    context_length: o.ContextLength = None,
     changes: o.Changes = None,
     offline: o.Offline = False,
     log: o.LogFile = None,
@@ -105,6 +106,7 @@ def resume(
             head_bits=head_bits,
             kv_memory=kv_memory,
             kv_disk=kv_disk,
+            context_length=context_length,
             offline=offline,
             log=log,
         )

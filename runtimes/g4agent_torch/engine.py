@@ -7,7 +7,8 @@ has the cache catch up with it, chunk by chunk.
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import anyio.lowlevel
@@ -89,6 +90,12 @@ class TorchEngine:
         self._unsearched = keeper is not None
         """Whether there may be pages of tokens that the cache does not hold."""
         self.reports: list[str] = []
+        self.generating = False
+        """Whether somebody waits for its next token."""
+        self._saved: MemoryUse | None = None
+        """What of the cache was put on disk last, unless less is left of it."""
+        self._held = 0
+        """What the cache took when it was counted last."""
         self._busy = threading.Lock()
         """Held by whoever works on the cache: this engine, or another that needs its memory."""
 
@@ -119,58 +126,72 @@ class TorchEngine:
             raise ConversationError("There is nothing to generate from.", hint="Append a prompt first.")
         thought = ThoughtMeter(request.thought_limit, request.in_thought)
         guide = Guide(request.mask, self._grammars, thought) if request.mask else None
-        for _ in range(min(request.max_tokens, self._context_length - len(self._tokens))):
-            if thought.must_close:
-                token = SampledToken(CHANNEL_CLOSE, forced=True)
-            elif guide is not None and (only := guide.forced()) is not None:
-                token = SampledToken(only, forced=True)  # not computed now: it joins the next forward pass
-            else:
-                token = await self._sample(request.sampling, guide)
-            # No await from here to the yield: a token is part of the sequence exactly if it was given out.
-            self._tokens.append(token.id)
-            thought.see(token.id)
-            if guide is not None:
-                guide.see(token.id)
-            yield token
-            if token.id in request.stop_ids:
-                return
+        self.generating = True
+        try:
+            for _ in range(min(request.max_tokens, self._context_length - len(self._tokens))):
+                if thought.must_close:
+                    token = SampledToken(CHANNEL_CLOSE, forced=True)
+                elif guide is not None and (only := guide.forced()) is not None:
+                    token = SampledToken(only, forced=True)  # not computed now: it joins the next forward pass
+                else:
+                    token = await self._sample(request.sampling, guide)
+                # No await from here to the yield: a token is part of the sequence exactly if it was given out.
+                self._tokens.append(token.id)
+                thought.see(token.id)
+                if guide is not None:
+                    guide.see(token.id)
+                yield token
+                if token.id in request.stop_ids:
+                    return
+        finally:
+            self.generating = False
 
     async def mark(self) -> None:
-        length = len(self._tokens)
-        if length > self._kv.length:
-            self._marks_due.append(length)
-        else:
-            self._mark_here()
+        async with self._alone():
+            length = len(self._tokens)
+            if length > self._kv.length:
+                self._marks_due.append(length)
+            else:
+                self._mark_here()
 
     async def truncate(self, length: int) -> None:
         if not 0 <= length <= len(self._tokens):
             raise ConversationError(f"Cannot cut {len(self._tokens)} tokens to {length}.")
-        if length < self._kv.length:
-            whole = whole_start(self._tokens, length)
-            self._unsearched = self._kv.truncate(whole) < whole and self._keeper is not None
-            self._logits = None
-        del self._tokens[length:]
-        self._marks_due = [mark for mark in self._marks_due if mark <= length]
-        if self._keeper is not None:
-            self._keeper.cut(length, self._kv.length)
+        async with self._alone():
+            if length < self._kv.length:
+                whole = whole_start(self._tokens, length)
+                self._unsearched = self._kv.truncate(whole) < whole and self._keeper is not None
+                self._logits = None
+            del self._tokens[length:]
+            self._marks_due = [mark for mark in self._marks_due if mark <= length]
+            if self._saved is not None and self._saved.tokens > length:
+                self._saved = None
+            if self._keeper is not None:
+                self._keeper.cut(length, self._kv.length)
 
     async def checkpoint(self) -> MemoryUse | None:
-        if (keeper := self._keeper) is None or self._kv.length == 0:
+        if (keeper := self._keeper) is None:
             return None
-        length = self._kv.length
 
-        def save() -> tuple[int, int]:
+        def save() -> MemoryUse | None:
             with self._busy:
-                return keeper.checkpoint(self._kv, self._tokens)
+                if self._kv.length:  # else it is on disk already, or there was nothing yet
+                    self._saved = MemoryUse(self._kv.length, *keeper.checkpoint(self._kv, self._tokens))
+                return self._saved
 
-        held, plain = await self._turns.run(save)
+        saved = await self._turns.run(save)
         await anyio.to_thread.run_sync(keeper.flush)
-        return MemoryUse(length, held, plain)
+        return saved
 
     @property
     def held_bytes(self) -> int:
-        """What the cache takes."""
-        return CacheState(self._kv).bytes_at(self._kv.length)[0] if self._kv.length else 0
+        """What the cache takes; while it is being worked on, what it took when it was counted last."""
+        if self._busy.acquire(blocking=False):
+            try:
+                self._count()
+            finally:
+                self._busy.release()
+        return self._held
 
     def put_on_disk(self) -> int:
         """Saves the cache and lets go of it, to take it back when it is needed; returns the bytes that this freed.
@@ -179,11 +200,13 @@ class TorchEngine:
         if self._keeper is None or not self._kv.length or not self._busy.acquire(blocking=False):
             return 0
         try:
-            freed = self.held_bytes
-            self._keeper.checkpoint(self._kv, self._tokens)
+            saved = MemoryUse(self._kv.length, *self._keeper.save(self._kv, self._tokens))
             if not self._keeper.flush():
                 return 0
+            self._count()
+            freed = self._held
             self._drop_cache()
+            self._saved = saved
             return freed
         finally:
             self._busy.release()
@@ -193,13 +216,24 @@ class TorchEngine:
         return [*reports, *(self._keeper.take_reports() if self._keeper is not None else ())]
 
     async def close(self) -> None:
-        if self._keeper is not None:
-            self._keeper.close()
-            self._keeper, self._unsearched = None, False
-        self._kv, self._logits = self._store.new(), None
-        self._tokens.clear()
-        self._images.clear()
-        self._marks_due.clear()
+        async with self._alone():
+            if self._keeper is not None:
+                self._keeper.close()
+                self._keeper, self._unsearched = None, False
+            self._kv, self._logits, self._saved = self._store.new(), None, None
+            self._tokens.clear()
+            self._images.clear()
+            self._marks_due.clear()
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """Has nobody else work on the cache: another engine may be putting it on disk, from a thread."""
+        if not self._busy.acquire(blocking=False):
+            await anyio.to_thread.run_sync(self._busy.acquire)
+        try:
+            yield
+        finally:
+            self._busy.release()
 
     async def _sample(self, sampling: Sampling, guide: Guide | None) -> SampledToken:
         while True:
@@ -231,6 +265,8 @@ class TorchEngine:
         found = self._keeper.restore(self._tokens, self._kv.length)
         if found is not None:
             self._kv, self._logits = found, None
+            self._count()
+            self._residents.make_room(self, only_idle=True)
         passed = [mark for mark in self._marks_due if mark <= self._kv.length]
         del self._marks_due[: len(passed)]
         if passed and passed[-1] == self._kv.length:
@@ -266,6 +302,7 @@ class TorchEngine:
             raise
         self._computed += len(ids)
         if segments_in(self._kv.length) > segments_in(self._kv.length - len(ids)):
+            self._count()
             self._residents.make_room(self)
         if self._keeper is not None:
             self._keeper.note(self._kv, self._tokens, len(ids))
@@ -273,8 +310,11 @@ class TorchEngine:
             del self._marks_due[0]
             self._mark_here()
 
+    def _count(self) -> None:
+        self._held = CacheState(self._kv).bytes_at(self._kv.length)[0] if self._kv.length else 0
+
     def _drop_cache(self) -> None:
-        self._kv, self._logits = self._store.new(), None
+        self._kv, self._logits, self._saved, self._held = self._store.new(), None, None, 0
         if self._keeper is not None:
             self._keeper.lose()
             self._unsearched = True

@@ -86,10 +86,10 @@ def find(model: str) -> tuple[str, Shape]:
     known = model if model in OFFICIAL else short.get(model.lower())
     if known is not None:
         return known, OFFICIAL[known]
-    file = Path(model).expanduser() / "config.json"
     try:
+        file = Path(model).expanduser() / "config.json"
         return str(file.parent), shape_of(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: the ~ of nobody
         raise ModelLoadError(
             f"{model} is neither an official model nor a folder with a config.json.",
             hint=f"Known are nano, {', '.join(OFFICIAL)}; short: {', '.join(short)}.",
@@ -159,10 +159,14 @@ def _print(name: str, shape: Shape, where: Sequence[Place], rows: Sequence[Row],
     out.print()
     columns = ["context", "KV bits", "KV cache", *(f"weights {bits} bits" for bits in WEIGHT_BITS)]
     lines = [
-        (f"{row.context // 1024}K", row.kv_bits, gib(row.kv_bytes), *(_where(row.fits[str(b)]) for b in WEIGHT_BITS))
+        (_length(row.context), row.kv_bits, gib(row.kv_bytes), *(_where(row.fits[str(b)]) for b in WEIGHT_BITS))
         for row in rows
     ]
     out.print(console.table(*columns, rows=lines, right=frozenset(columns[:3])))
+
+
+def _length(tokens: int) -> str:
+    return f"{tokens // 1024}K" if tokens >= 1024 else str(tokens)
 
 
 def _where(fits: dict[str, bool]) -> str:

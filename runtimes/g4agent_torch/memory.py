@@ -254,8 +254,8 @@ class Shape:
 
 def shape_of(config: Mapping[str, Any]) -> Shape:
     """The shape of a parsed `config.json`, text-only or multimodal. Raises ModelLoadError where it is no Gemma 4's."""
-    text = config.get("text_config") or config
     try:
+        text = config.get("text_config") or config
         kinds, shared = text["layer_types"], text.get("num_kv_shared_layers") or 0
         own = {int(index): values for index, values in (text.get("per_layer_config") or {}).items()}
         layers = []
@@ -269,8 +269,8 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
             heads, size = mine.get("num_key_value_heads", heads), mine.get("head_dim", size)
             layers.append(Layer(sliding, index >= len(kinds) - shared, heads, size))
         shape = Shape(text, tuple(layers))
-        assert shape.parameters and shape.context_length
-        assert text["sliding_window"]
+        if min(shape.parameters, shape.context_length, text["sliding_window"]) < 1:
+            raise ValueError("a size is not positive")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelLoadError(
             f"The configuration is not that of a Gemma 4 ({error!r}).", hint="Give the folder of a checkpoint."

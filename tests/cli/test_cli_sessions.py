@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 from command_line import Command
 
 from g4agent.cli.sessions import size
@@ -103,6 +104,20 @@ def test_a_finished_run_cannot_go_on_without_a_prompt(g4agent: Command) -> None:
     done = g4agent("sessions", "resume", _run(g4agent, "adder"))
     assert done.returncode == 1
     assert "has no interrupted run" in done.stderr
+
+
+def test_a_session_goes_on_in_a_window_of_its_own(g4agent: Command) -> None:
+    """What does not fit on this machine, or is full, is resumed with another `--context`, as it was begun."""
+    id = _run(g4agent, "adder")
+    assert g4agent("sessions", "resume", id, "And now?", "--context", "4096").returncode == 0
+
+
+@pytest.mark.parametrize("option", ["--kv-memory", "--kv-disk"])
+@pytest.mark.parametrize("value", ["inf", "nan", "1e300", "-1"])
+def test_sizes_that_are_none_are_refused(g4agent: Command, option: str, value: str) -> None:
+    """They were taken for a bug of ours."""
+    done = g4agent("run", "x", option, value)
+    assert done.returncode == 2 and f"Invalid value for '{option}'" in done.stderr
 
 
 def test_other_tools_are_refused(g4agent: Command) -> None:

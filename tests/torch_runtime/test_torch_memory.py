@@ -196,7 +196,16 @@ def test_fit_tells_what_fits_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     (tmp_path / "config.json").write_text(json.dumps(saved(text_config("31B", **WIDE))))
     report = json.loads(CliRunner().invoke(app, ["fit", str(tmp_path), "--json"]).output)
     assert report["rows"][0]["context"] == 4096 and report["rows"][0]["fits"]["16"] == {"memory": True, "card": True}
-    for wrong in ("nope", str(tmp_path / "nope")):
-        assert CliRunner().invoke(app, ["fit", wrong]).exit_code == 1
-    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    assert CliRunner().invoke(app, ["fit", str(tmp_path)]).exit_code == 1
+    small = saved(text_config("31B", **(WIDE | {"max_position_embeddings": 700})))
+    (tmp_path / "config.json").write_text(json.dumps(small))
+    assert re.search(r"^ +700 +16 ", CliRunner().invoke(app, ["fit", str(tmp_path)]).output, re.MULTILINE)
+
+
+@pytest.mark.parametrize("config", ["", "[]", '{"model_type": "llama"}', '{"text_config": [1]}', "no window"])
+def test_fit_says_in_words_what_it_cannot_read(tmp_path: Path, config: str) -> None:
+    """Somebody's folder is not what they think: they see no traceback."""
+    text = json.dumps(saved(text_config("31B")) | {"sliding_window": 0}) if config == "no window" else config
+    (tmp_path / "config.json").write_text(text)
+    for wrong in (str(tmp_path), "nope", str(tmp_path / "nope"), "~nobody-of-this-name/model"):
+        told = CliRunner().invoke(app, ["fit", wrong])
+        assert told.exit_code == 1 and told.output.startswith("error: "), told.output

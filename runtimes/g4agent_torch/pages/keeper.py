@@ -41,6 +41,8 @@ class Keeper:
         self._state: CacheState | None = None
         self._pages_noted = self._segments_noted = 0
         """Pages of the present cache, and full segments, that are saved."""
+        self._pages: dict[str, int] = {}
+        """By name, the pages that this keeper saved: one that the disk had no room for is saved again."""
         self._held: list[Contents] = []
         """The pages, where the cache consists of them: held here, they can be shared with other sessions."""
         self._own_rows: set[Ref] = set()
@@ -49,6 +51,8 @@ class Keeper:
         """By length, the rows that a mark needs."""
         self._latest: set[Ref] = set()
         """The rows that the last checkpoint needs."""
+        self._present: set[Ref] = set()
+        """Those that the length saved last needs."""
         self._damaged = False
         """Whether a file was found damaged. Where one is, there may be more: files are then written over others."""
 
@@ -64,13 +68,13 @@ class Keeper:
                 contents = state.adopt(index, self._store.share(ref, contents, self._device))
                 self._held.append(contents)
             self._save(ref, _on_cpu(contents))
-            self._pages_noted = index + 1
+            self._pages[ref.name], self._pages_noted = index, index + 1
         for segment in range(self._segments_noted, segments_in(length)):
             if start_of(segment + 1) > state.rows_from(length):
                 self._save_rows(self._rows_ref(segment, tokens), state, start_of(segment), start_of(segment + 1))
             self._segments_noted = segment + 1
         if passed > 1 or length == start_of(segments_in(length)):
-            self._point(cache, tokens)
+            self._drop_all_but(self._point(cache, tokens))
 
     def mark(self, cache: DenseKVCache, tokens: Sequence[int]) -> None:
         """Makes the present length, which `note` knows, one that can be restored for as long as it is a recent mark."""
@@ -85,20 +89,27 @@ class Keeper:
         Returns:
             See `CacheState.bytes_at`.
         """
-        self._latest = self._point(cache, tokens)
-        needed = self._latest.union(*self._marks.values())
-        outdated = self._own_rows - needed
-        if len(outdated) >= DROPPED_AT_ONCE:
-            self._own_rows -= outdated
-            self._store.drop(outdated, self._pins)
+        self._save_lost_pages(cache)
+        self._latest = self._present = self._point(cache, tokens)
+        self._drop_all_but(self._latest)
+        return self._state_of(cache).bytes_at(cache.length)
+
+    def save(self, cache: DenseKVCache, tokens: Sequence[int]) -> tuple[int, int]:
+        """Makes the present length one that can be restored, as well as that of the last checkpoint: within a step, a
+        killed process goes back to the latter. Returns what `checkpoint` does."""
+        self._save_lost_pages(cache)
+        self._present = self._point(cache, tokens)
         return self._state_of(cache).bytes_at(cache.length)
 
     def flush(self) -> bool:
-        """Waits until everything is written; False where it could not be."""
+        """Waits until everything is written; False where something could not be that the length saved last needs."""
         self._store.flush()
-        if (problem := self._store.problem) is not None:
-            self._report(f"Pages of this session cannot be saved: {problem}")
-        return problem is None
+        lost = dict(self._store.lost)
+        needed = self._pages.keys() | {ref.name for ref in self._present} if lost else set[str]()
+        problems = [lost[name] for name in needed & lost.keys()]
+        if problems:
+            self._report(f"Pages of this session cannot be saved: {problems[0]}")
+        return not problems
 
     def take_reports(self) -> list[str]:
         """What went wrong since the last call, for the user."""
@@ -111,12 +122,14 @@ class Keeper:
         self._marks = {at: refs for at, refs in self._marks.items() if at <= length}
         full = segments_in(cached)
         del self._held[full:]
+        self._pages = {name: index for name, index in self._pages.items() if index < full}
         self._pages_noted, self._segments_noted = min(self._pages_noted, full), min(self._segments_noted, full)
 
     def lose(self) -> None:
         """Tells that the cache is gone."""
         self._state, self._pages_noted, self._segments_noted = None, 0, 0
         self._held.clear()
+        self._pages.clear()
 
     def close(self) -> None:
         """Unpins the files; what was saved stays until the quota needs its place."""
@@ -214,6 +227,21 @@ class Keeper:
         state, length, full = self._state_of(cache), cache.length, segments_in(cache.length)
         self._save_rows(self._part_ref(length, tokens), state, start_of(full), length)
         return set(self._needed_rows(length, tokens, state))
+
+    def _save_lost_pages(self, cache: DenseKVCache) -> None:
+        """Tries again what could not be written: with one page missing, all behind it are of no use."""
+        state = self._state_of(cache)
+        for name in dict(self._store.lost):
+            if (index := self._pages.get(name)) is not None and index < state.pages_at(cache.length):
+                self._save(Ref.parse(name), _on_cpu(state.page(index)))
+
+    def _drop_all_but(self, newest: set[Ref]) -> None:
+        """Drops the rows that neither the newest point needs nor a checkpoint or a mark: of a long prompt they would
+        take many times what its pages take, and while they are pinned no quota can touch them."""
+        outdated = self._own_rows - newest.union(self._latest, *self._marks.values())
+        if len(outdated) >= DROPPED_AT_ONCE:
+            self._own_rows -= outdated
+            self._store.drop(outdated, self._pins)
 
     def _save_rows(self, ref: Ref, state: CacheState, start: int, end: int) -> None:
         if (self._damaged or not self._store.has(ref)) and (rows := state.rows(start, end)) is not None:

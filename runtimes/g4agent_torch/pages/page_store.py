@@ -16,7 +16,7 @@ import torch
 
 from g4agent_torch.pages.page_file import Contents, PageDamaged, Stretch, read_page, write_page
 from g4agent_torch.pages.pins import Pins, guard, pinned_names
-from g4agent_torch.pages.quota import clean_up
+from g4agent_torch.pages.quota import NAME, clean_up
 
 DEFAULT_QUOTA: Final = 20 << 30
 """Bytes that the folder may take."""
@@ -62,6 +62,8 @@ class PageStore:
         self.folder, self.quota = folder, quota
         self.problem: str | None = None
         """Why the last file could not be written; None where it could."""
+        self.lost: dict[str, str] = {}
+        """Names of the files that could not be written, and why; those that could be since are no longer here."""
         self._known: WeakValueDictionary[str, Contents] = WeakValueDictionary()
         self._waiting = 0
         self._room = threading.Condition()
@@ -82,7 +84,7 @@ class PageStore:
     def rows_behind(self, parent: str) -> list[Ref]:
         """The rows that begin where `parent` ends, of whatever tokens."""
         found = self.folder.joinpath(parent[:2]).glob(f"{parent}-*.rows")
-        return [Ref.parse(path.name) for path in found]
+        return [Ref.parse(path.name) for path in found if NAME.fullmatch(path.name)]
 
     def read(self, ref: Ref, device: torch.device) -> Contents:
         """What a file holds, on the device. What the process holds already is not read again.
@@ -140,8 +142,9 @@ class PageStore:
                 path.parent.mkdir(mode=0o700, exist_ok=True)
                 self._unswept += write_page(path, contents)
             self.problem = None
+            self.lost.pop(ref.name, None)
         except OSError as error:
-            self.problem = f"{error.strerror or error}: {self.folder}"
+            self.lost[ref.name] = self.problem = f"{error.strerror or error}: {self.folder}"
         finally:
             with self._room:
                 self._waiting -= size
@@ -153,6 +156,7 @@ class PageStore:
         with suppress(OSError), guard(self.folder, alone=True):
             needed = pinned_names(self.folder, but=pins)
             for ref in refs:
+                self.lost.pop(ref.name, None)
                 if ref.name not in needed:
                     self.path(ref).unlink(missing_ok=True)
 

@@ -6,6 +6,7 @@ files of one age the deepest goes first.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,6 +21,8 @@ KEPT: Final = 0.9
 """Share of the quota that a clean-up leaves, so that not every new page brings on another one."""
 ABANDONED_SECONDS: Final = 3600.0
 """Age from which a half-written file is nobody's."""
+NAME: Final = re.compile(r"[0-9a-f]{64}-\d+-[0-9a-f]{64}\.(page|rows)")
+"""Of our files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +48,13 @@ class File:
 
 
 def files(folder: Path) -> Iterator[File]:
-    """All whole files, in no order."""
+    """All whole files, in no order; what others have put there (`.DS_Store`, `.nfs0001`) is none of ours."""
     for path in folder.glob("[0-9a-f][0-9a-f]/*"):
         with suppress(FileNotFoundError):  # removed meanwhile
             found = path.stat()
-            if path.suffix != PART:
+            if NAME.fullmatch(path.name):
                 yield File(path, found.st_size, found.st_mtime)
-            elif time.time() - found.st_mtime > ABANDONED_SECONDS:
+            elif path.suffix == PART and time.time() - found.st_mtime > ABANDONED_SECONDS:
                 path.unlink()
 
 

@@ -11,7 +11,8 @@ from g4agent.gemma4.tokens import Control
 from g4agent.image import ImageKey
 from g4agent_torch.pages.address import Chain, named, next_address, segments_in, start_of
 from g4agent_torch.pages.forget import forget
-from g4agent_torch.pages.page_store import Ref
+from g4agent_torch.pages.page_store import Ref, opened
+from g4agent_torch.pages.quota import clean_up
 
 ROOT = "0" * 64
 
@@ -45,3 +46,20 @@ def test_what_others_share_stays(tmp_path: Path, own: int) -> None:
     assert saved[0] & saved[1] and saved[0] - saved[1]
     forget(tmp_path, sequences[own], shared)
     assert {path.name for path in tmp_path.glob("??/*")} == saved[1 - own]
+
+
+def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
+    """Finder and NFS put files of their own into any folder: with one there, no session could be deleted any more."""
+    tokens = ids("a")
+    for name in save(tmp_path, tokens):
+        strange = [tmp_path / name[:2] / each for each in (".DS_Store", ".nfs000000012", f"{name[:64]}-copy.rows")]
+        for path in strange:
+            path.write_text("strange")
+    assert opened(tmp_path).rows_behind(name[:64]) != []
+    forget(tmp_path, tokens, 0)
+    clean_up(tmp_path, 0)
+    assert {path.name.rpartition("-")[2] for path in tmp_path.glob("??/*")} == {
+        ".DS_Store",
+        ".nfs000000012",
+        "copy.rows",
+    }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
+import anyio
 import pytest
 import torch
 from page_sessions import answered, prompt
@@ -41,6 +43,22 @@ async def test_sessions_that_do_not_fit_together_wait_on_disk(tmp_path: Path, bi
     assert [engine.computed_tokens for engine in engines] == [len(engine.tokens) - 1 for engine in engines]
 
 
+async def test_sessions_that_come_back_for_a_few_tokens_make_room_too(tmp_path: Path) -> None:
+    """None completes a page: four of them took more than twice the limit, a hundred would have taken all memory."""
+    limit = 700_000
+    runtime = load("nano", kv_bits="4", kv_memory=limit, offline=True)
+    engines = [await runtime.open_durable_engine(tmp_path) for _ in range(4)]
+    for index, engine in enumerate(engines):
+        await engine.append(prompt(index, 916))
+        await answered(engine, 2)
+    for _ in range(2):
+        for engine in engines:
+            await engine.append(prompt(9, 3))
+            await answered(engine, 2)
+            assert 0 < sum(each.held_bytes for each in engines) <= limit
+    assert [engine.computed_tokens for engine in engines] == [len(engine.tokens) - 1 for engine in engines]
+
+
 @pytest.mark.parametrize("bits", BITS)
 async def test_a_context_is_cut_to_what_fits(tmp_path: Path, bits: str) -> None:
     """The planner then ends a session that grows beyond it, as with any full context."""
@@ -65,3 +83,54 @@ async def test_a_context_is_cut_to_what_fits(tmp_path: Path, bits: str) -> None:
 def test_a_limit_that_leaves_no_session_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"0\.0001 GB"):
         load("nano", kv_memory=100_000, offline=True)
+
+
+async def test_a_checkpoint_finds_its_cache_put_on_disk_while_it_waited(tmp_path: Path) -> None:
+    """Another session's pass comes first, and needs the memory: the step's commit failed on an empty cache."""
+    runtime = load("nano", kv_bits="4", offline=True)
+    engine = await runtime.open_durable_engine(tmp_path)
+    await engine.append(prompt(0, 500))
+    await answered(engine, 3)
+    expected = await engine.checkpoint()
+    begun, checkpoint_waits, found = threading.Event(), threading.Event(), []
+
+    def pass_of_another() -> int:
+        begun.set()
+        checkpoint_waits.wait()
+        return engine.put_on_disk()
+
+    async def checkpoint() -> None:
+        await anyio.to_thread.run_sync(begun.wait)
+        found.append(await engine.checkpoint())
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(runtime._turns.run, pass_of_another)
+        group.start_soon(checkpoint)
+        await anyio.sleep(0.2)
+        checkpoint_waits.set()
+    assert engine.held_bytes == 0 and expected is not None and found == [expected]
+    assert await engine.checkpoint() == expected
+    await engine.truncate(100)
+    assert await engine.checkpoint() is None, "what was saved is more than what is left"
+
+
+@pytest.mark.parametrize("change", ["truncate", "mark", "close"])
+async def test_nothing_changes_while_another_engine_puts_the_cache_on_disk(tmp_path: Path, change: str) -> None:
+    """Else the other session's pass fails, or files are named by tokens that their content is not of."""
+    runtime = load("nano", kv_bits="4", offline=True)
+    engine = await runtime.open_durable_engine(tmp_path)
+    await engine.append(prompt(0, 500))
+    await answered(engine, 3)
+    changed = False
+
+    async def change_it() -> None:
+        nonlocal changed
+        await (engine.truncate(100) if change == "truncate" else engine.mark() if change == "mark" else engine.close())
+        changed = True
+
+    async with anyio.create_task_group() as group:
+        with engine._busy:  # as `put_on_disk` has it, in another engine's thread
+            group.start_soon(change_it)
+            await anyio.sleep(0.1)
+            assert not changed and len(engine.tokens) == 503
+    assert changed and len(engine.tokens) == {"truncate": 100, "mark": 503, "close": 0}[change]

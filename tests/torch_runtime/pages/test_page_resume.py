@@ -19,6 +19,7 @@ from page_sessions import ROUNDS, answered, committed, prompt, rounds
 from g4agent.ports.runtime import SampledToken
 from g4agent_torch import load
 from g4agent_torch.engine import TorchEngine
+from g4agent_torch.pages.address import Chain, root_address
 from g4agent_torch.pages.page_store import opened
 from g4agent_torch.pages.quota import files
 from g4agent_torch.runtime import TorchRuntime
@@ -249,6 +250,31 @@ async def test_a_turn_can_be_cut_after_a_restart(
     assert again.computed_tokens == len(again.tokens) - 1 - turn
 
 
+@pytest.mark.parametrize("bits", ["16", "4"])
+async def test_rows_on_disk_do_not_grow_with_a_prompt(
+    tmp_path: Path, bits: str, nano: Callable[[str], TorchRuntime]
+) -> None:
+    """Those that no point needs any more go while it is read: they took 15 times what pages take, over any quota."""
+    engine = await nano(bits).open_durable_engine(tmp_path)
+    await engine.append(prompt(1, 300))
+    await engine.mark()
+    await engine.append(prompt(2, 6000))
+    await answered(engine, 1)
+    store = opened(tmp_path)
+    store.flush()
+    rows = [file for file in files(tmp_path) if file.path.suffix == ".rows"]
+    assert len(rows) < 20
+    await engine.checkpoint()
+    tokens = list(engine.tokens)
+    await engine.close()
+    for length, computed in ((len(tokens), 1), (300, 20)):
+        again = await nano(bits).open_durable_engine(tmp_path)
+        await again.append([*tokens[:length], *prompt(3, computed - 1 and 20)])
+        await answered(again, 1)
+        assert again.computed_tokens == computed
+        await again.close()
+
+
 async def test_a_folder_that_cannot_be_written_is_told_once(
     tmp_path: Path, nano: Callable[[str], TorchRuntime]
 ) -> None:
@@ -258,6 +284,30 @@ async def test_a_folder_that_cannot_be_written_is_told_once(
     engine = await nano("4").open_durable_engine(place)
     assert len(await rounds(engine, 0, 2)) == 2 * page_sessions.ANSWER
     assert len(engine.take_reports()) == 1 and engine.take_reports() == []
+
+
+async def test_a_page_that_the_disk_had_no_room_for_is_told_and_saved_later(
+    tmp_path: Path, nano: Callable[[str], TorchRuntime]
+) -> None:
+    """A small file that fitted made it forgotten: nobody was told, and all pages behind the gap were of no use."""
+    runtime, tokens = nano("4"), prompt(1, 2000)
+    root = root_address(runtime.info.fingerprint, runtime.info.dtype, runtime._store.described)
+    full = tmp_path / Chain(root).address(1, tokens)[:2]
+    full.write_text("a file where a folder should be")
+    engine = await runtime.open_durable_engine(tmp_path)
+    await engine.append(tokens)
+    await answered(engine, 3)
+    await engine.checkpoint()
+    assert opened(tmp_path).problem is None, "the last file was written"
+    assert [report[:41] for report in engine.take_reports()] == ["Pages of this session cannot be saved: Fi"]
+    assert engine.put_on_disk() == 0 < engine.held_bytes
+    engine.take_reports()
+    full.unlink()
+    assert engine.put_on_disk() > 0 == len(engine.take_reports())
+    again = await runtime.open_durable_engine(tmp_path)
+    await again.append(engine.tokens)
+    await answered(again, 1)
+    assert again.computed_tokens == 1, "the last sampled token, which no cache had"
 
 
 def test_one_thread() -> None:
