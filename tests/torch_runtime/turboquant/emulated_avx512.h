@@ -11,6 +11,7 @@ constexpr int W = 64;
 constexpr int TOGETHER = 2;
 constexpr int QUERY_PAIR = 254;
 constexpr int WEIGHT_PAIR = 510;
+constexpr bool DIFFERENCES = false;
 
 struct Table { const uint8_t* bytes; };
 

@@ -8,6 +8,7 @@ constexpr int W = 32;
 constexpr int TOGETHER = 1;
 constexpr int QUERY_PAIR = 126;   // both may be rounded up, 128 · 255 < 2^15; of 127, equal ones would all be, to 64
 constexpr int WEIGHT_PAIR = 256;  // both may be rounded up by less than one, 257 · 127 < 2^15
+constexpr bool DIFFERENCES = true;  // tables hold what each sixteen entries differ by (xor) from those before
 
 struct Table { const uint8_t* bytes; };
 
@@ -21,10 +22,9 @@ template <int BITS> FN V lookup(const Table& table, V codes) {
     V found = _mm256_setzero_si256();
 #pragma GCC unroll 8
     for (int part = 0; part < 1 << (BITS - 4); part++) {
-      V index = _mm256_xor_si256(codes, _mm256_set1_epi8(part << 4));
-      index = _mm256_adds_epu8(index, _mm256_set1_epi8(0x70));
       V entries = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)(table.bytes + 16 * part)));
-      found = _mm256_or_si256(found, _mm256_shuffle_epi8(entries, index));
+      found = _mm256_xor_si256(found, _mm256_shuffle_epi8(entries, codes));
+      codes = _mm256_sub_epi8(codes, _mm256_set1_epi8(16));
     }
     return found;
   }

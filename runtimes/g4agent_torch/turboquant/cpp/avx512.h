@@ -7,6 +7,7 @@ constexpr int W = 64;              // bytes of a vector
 constexpr int TOGETHER = 2;        // token halves of a block that share a pass over the queries
 constexpr int QUERY_PAIR = 254;    // sum of two neighbouring bytes of a query at most: any
 constexpr int WEIGHT_PAIR = 510;   // likewise of weights
+constexpr bool DIFFERENCES = false;  // tables hold their entries
 
 struct Table { V low, high; };
 

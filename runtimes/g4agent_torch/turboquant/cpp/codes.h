@@ -68,15 +68,21 @@ struct Levels {
   alignas(64) uint8_t straight[2][2][128];
 };
 
+static void take_differences(uint8_t (&table)[128]) {  // for `lookup`, see DIFFERENCES
+  for (int i = 127; i >= 16; i--) table[i] ^= table[i - 16];
+}
+
 template <class R> static void fill_levels(const StreamLevels& from, Levels& levels) {
   constexpr int BITS[2] = {R::MAIN, R::TAIL};
   for (int s = 0; s < 2; s++)
-    for (int e = 0; e < R::DIMS; e++)
+    for (int e = 0; e < R::DIMS; e++) {
       for (int i = 0; i < 128; i++) {
         int level = from.segment[s][(e << BITS[s]) + i % (1 << BITS[s])];
         levels.straight[s][e][i] = (uint8_t)level;
         levels.shifted[s][e][i] = (uint8_t)(level + LEVEL_OFFSET);
       }
+      if (DIFFERENCES) take_differences(levels.straight[s][e]), take_differences(levels.shifted[s][e]);
+    }
 }
 
 template <int BITS, int DIMS> FN void tables(const uint8_t (&bytes)[2][128], Table (&made)[DIMS]) {
