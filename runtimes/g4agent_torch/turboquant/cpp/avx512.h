@@ -4,7 +4,7 @@
 
 using V = __m512i;
 constexpr int W = 64;              // bytes of a vector
-constexpr int TOGETHER = 2;        // token halves of a block that share a pass over the queries
+template <int H> constexpr int TOGETHER = 2;  // token halves of a block that share a pass over the queries
 constexpr int QUERY_PAIR = 254;    // sum of two neighbouring bytes of a query at most: any
 constexpr int WEIGHT_PAIR = 510;   // likewise of weights
 constexpr bool DIFFERENCES = false;  // tables hold their entries

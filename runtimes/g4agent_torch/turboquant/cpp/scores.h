@@ -1,17 +1,17 @@
 // Scores: dot products of levels and int8 queries. Each code is looked up once for all queries.
 
 template <int BITS, int DIMS, int H, int HALF, int N>
-FN void score_unit(const uint8_t* rows, const int32_t* q, const Table (&table)[DIMS], V (&sums)[TOGETHER][H]) {
+FN void score_unit(const uint8_t* rows, const int32_t* q, const Table (&table)[DIMS], V (&sums)[TOGETHER<H>][H]) {
 #pragma GCC unroll 2
   for (int e = 0; e < DIMS; e++) {
-    V levels[TOGETHER];
+    V levels[TOGETHER<H>];
     levels[0] = lookup<BITS>(table[e], code<BITS, 2 * N + HALF>(rows));
-    if constexpr (TOGETHER == 2) levels[1] = lookup<BITS>(table[e], code<BITS, 2 * N + 1>(rows));
+    if constexpr (TOGETHER<H> == 2) levels[1] = lookup<BITS>(table[e], code<BITS, 2 * N + 1>(rows));
 #pragma GCC unroll 8
     for (int h = 0; h < H; h++) {
       V query = words(q[(N * DIMS + e) * H + h]);
 #pragma GCC unroll 2
-      for (int t = 0; t < TOGETHER; t++) sums[t][h] = dot8(sums[t][h], levels[t], query);
+      for (int t = 0; t < TOGETHER<H>; t++) sums[t][h] = dot8(sums[t][h], levels[t], query);
     }
   }
   if constexpr (N < 3) score_unit<BITS, DIMS, H, HALF, N + 1>(rows, q, table, sums);
@@ -19,7 +19,7 @@ FN void score_unit(const uint8_t* rows, const int32_t* q, const Table (&table)[D
 
 template <int BITS, int DIMS, int H, int HALF>
 FN void score_segment(const uint8_t* rows, int groups, const int32_t* q, const uint8_t (&levels)[2][128],
-                      V (&sums)[TOGETHER][H]) {
+                      V (&sums)[TOGETHER<H>][H]) {
   Table table[DIMS];
   tables<BITS>(levels, table);
   for (int g = 0; g < groups; g++, rows += BITS * ROW, q += 4 * DIMS * H) {
@@ -33,12 +33,12 @@ template <class R, int H, int HALF>
 FN void score_half(const uint8_t* stream, const Stream<R>& at, int block, int part, const int32_t* q,
                    const Levels& levels, int32_t (*sums)[PAGE]) {
   constexpr int D = R::DIMS;
-  V added[TOGETHER][H] = {};
+  V added[TOGETHER<H>][H] = {};
   const uint8_t* main = stream + block * at.groups * R::MAIN * ROW + part * W;
   const uint8_t* tail = stream + at.tail + block * R::TAIL * ROW + part * W;
   score_segment<R::MAIN, D, H, HALF>(main, at.groups, q, levels.shifted[0], added);
   score_segment<R::TAIL, D, H, HALF>(tail, 1, q + at.groups * 4 * D * H, levels.shifted[1], added);
-  for (int t = 0; t < TOGETHER; t++)
+  for (int t = 0; t < TOGETHER<H>; t++)
     for (int h = 0; h < H; h++) store(&sums[h][block * BLOCK + (HALF + t) * 16 + part * LANES], added[t][h]);
 }
 
@@ -49,7 +49,7 @@ TARGET static void score_keys(const uint8_t* stream, const Stream<R>& at, const 
   for (int block = 0; block < PAGE / BLOCK; block++)
     for (int part = 0; part < PARTS; part++) {
       score_half<R, H, 0>(stream, at, block, part, q, levels, sums);
-      if constexpr (TOGETHER == 1) score_half<R, H, 1>(stream, at, block, part, q, levels, sums);
+      if constexpr (TOGETHER<H> == 1) score_half<R, H, 1>(stream, at, block, part, q, levels, sums);
     }
 }
 
