@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import anyio.lowlevel
 import anyio.to_thread
@@ -22,7 +22,7 @@ from g4agent.gemma4.tokens import CHANNEL_CLOSE, is_soft
 from g4agent.image import Image, ImageKey
 from g4agent.ports.runtime import GenerateRequest, MemoryUse, SampledToken, Sampling
 from g4agent_torch.decoder import Decoder
-from g4agent_torch.kv import KVStore
+from g4agent_torch.kv import MAX_MARKS, KVStore
 from g4agent_torch.masking import GrammarCompiler, Guide
 from g4agent_torch.pages.address import segments_in
 from g4agent_torch.pages.keeper import Keeper
@@ -33,6 +33,8 @@ from g4agent_torch.thoughts import ThoughtMeter
 from g4agent_torch.vision import Vision
 
 T = TypeVar("T")
+MARKS_ALSO_SAVED: Final = 2
+"""Marks held in memory by an engine that saves pages, and finds the others on disk."""
 
 
 class Turns:
@@ -94,8 +96,8 @@ class TorchEngine:
         """Whether somebody waits for its next token."""
         self._saved: MemoryUse | None = None
         """What of the cache was put on disk last, unless less is left of it."""
-        self._held = 0
-        """What the cache took when it was counted last."""
+        self._held = self._marked = 0
+        """What the cache took when it was counted last, and what of it only marks held."""
         self._busy = threading.Lock()
         """Held by whoever works on the cache: this engine, or another that needs its memory."""
 
@@ -229,7 +231,8 @@ class TorchEngine:
     async def _alone(self) -> AsyncIterator[None]:
         """Has nobody else work on the cache: another engine may be putting it on disk, from a thread."""
         if not self._busy.acquire(blocking=False):
-            await anyio.to_thread.run_sync(self._busy.acquire)
+            with anyio.CancelScope(shield=True):  # a session is closed also where it is cancelled
+                await anyio.to_thread.run_sync(self._busy.acquire)
         try:
             yield
         finally:
@@ -265,8 +268,7 @@ class TorchEngine:
         found = self._keeper.restore(self._tokens, self._kv.length)
         if found is not None:
             self._kv, self._logits = found, None
-            self._count()
-            self._residents.make_room(self, only_idle=True)
+            self._make_room(only_idle=True)
         passed = [mark for mark in self._marks_due if mark <= self._kv.length]
         del self._marks_due[: len(passed)]
         if passed and passed[-1] == self._kv.length:
@@ -301,25 +303,34 @@ class TorchEngine:
             self._drop_cache()
             raise
         self._computed += len(ids)
-        if segments_in(self._kv.length) > segments_in(self._kv.length - len(ids)):
-            self._count()
-            self._residents.make_room(self)
+        grown = segments_in(self._kv.length) > segments_in(self._kv.length - len(ids))
+        if grown or self._kv.marked_bytes > self._marked:
+            self._make_room()
         if self._keeper is not None:
             self._keeper.note(self._kv, self._tokens, len(ids))
         while self._marks_due and self._marks_due[0] <= self._kv.length:
             del self._marks_due[0]
             self._mark_here()
 
+    def _make_room(self, *, only_idle: bool = False) -> None:
+        """Has others go to disk where all take too much; if they still do, what is saved of this one's past goes."""
+        self._count()
+        if self._residents.make_room(self, only_idle=only_idle) > 0 and self._keeper is not None:
+            self._kv.forget_marks()
+            self._count()
+
     def _count(self) -> None:
-        self._held = CacheState(self._kv).bytes_at(self._kv.length)[0] if self._kv.length else 0
+        rows = CacheState(self._kv).bytes_at(self._kv.length)[0] if self._kv.length else 0
+        self._marked = self._kv.marked_bytes
+        self._held = rows + self._marked
 
     def _drop_cache(self) -> None:
-        self._kv, self._logits, self._saved, self._held = self._store.new(), None, None, 0
+        self._kv, self._logits, self._saved, self._held, self._marked = self._store.new(), None, None, 0, 0
         if self._keeper is not None:
             self._keeper.lose()
             self._unsearched = True
 
     def _mark_here(self) -> None:
-        self._kv.mark(self._kv.length)
+        self._kv.mark(self._kv.length, MAX_MARKS if self._keeper is None else MARKS_ALSO_SAVED)
         if self._keeper is not None:
             self._keeper.mark(self._kv, self._tokens)

@@ -19,8 +19,8 @@ from g4agent_torch.attention import PACKED_SDPA
 
 BYTE_WINDOWS: Final = "windows in 8 bits"
 """What a store with `ByteWindowLayer` adds to what it is `described` by."""
-MAX_MARKS: Final = 16
-"""Marks kept per cache. One more drops the mark that is cheapest to do without; see `DenseKVCache.mark`."""
+MAX_MARKS: Final = 4
+"""Marks held per cache: each can keep up to two windows, 1.7 GB of the 31B, from being freed."""
 
 
 class KVCache(Protocol):
@@ -36,8 +36,9 @@ class KVCache(Protocol):
         """Tokens whose keys and values are held."""
         ...
 
-    def mark(self, length: int) -> None:
-        """Keeps what is needed to come back to `length`, which lies within the last forward pass or at its end."""
+    def mark(self, length: int, kept: int = MAX_MARKS) -> None:
+        """Keeps what is needed to come back to `length`, which lies within the last forward pass or at its end, and of
+        all marks at most `kept`."""
         ...
 
     def truncate(self, length: int) -> int:
@@ -110,20 +111,31 @@ class DenseKVCache:
         length: int = self._full[0].length
         return length
 
-    def mark(self, length: int) -> None:
+    @property
+    def marked_bytes(self) -> int:
+        """What marks keep from being freed: window buffers that are no longer the present ones."""
+        present = {id(layer.span) for layer in self._windows}
+        old = {id(span): span for spans in self._marks.values() for span in spans if id(span) not in present}
+        return sum(span.keys.nbytes + span.values.nbytes for span in old.values())
+
+    def mark(self, length: int, kept: int = MAX_MARKS) -> None:
         """Holds on to the present window buffers: no copy, but memory of up to two windows per mark.
 
-        Beyond `MAX_MARKS`, the mark with the fewest tokens between it and the one before goes, never the newest.
+        Of more than `kept`, the mark with the fewest tokens between it and the one before goes, never the newest.
         """
         spans = [layer.span for layer in self._windows if layer.span is not None]
         if not spans:  # nothing is held yet, and coming back to nothing needs nothing
             return
         assert spans[0].restorable(length) == length, (length, self.length)
         self._marks[length] = spans
-        if len(self._marks) > MAX_MARKS:
+        while len(self._marks) > kept:
             lengths = sorted(self._marks)
             cheapest = min(range(len(lengths) - 1), key=lambda i: lengths[i] - (lengths[i - 1] if i else 0))
             del self._marks[lengths[cheapest]]
+
+    def forget_marks(self) -> None:
+        """Lets go of what only marks hold; coming back to them takes a cut, or whoever has saved them."""
+        self._marks.clear()
 
     def truncate(self, length: int) -> int:
         if length >= self.length:

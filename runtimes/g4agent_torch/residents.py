@@ -29,21 +29,25 @@ class Residents:
             self._engines.pop(engine, None)
             self._engines[engine] = None
 
-    def make_room(self, engine: TorchEngine, *, only_idle: bool = False) -> None:
+    def make_room(self, engine: TorchEngine, *, only_idle: bool = False) -> int:
         """Puts others on disk as long as all together take too much; those that can't be put there stay.
 
         Args:
             engine: What stays in any case.
             only_idle: Leave those that generate, too: they come back with their next token, and would put this one on
                 disk again for each of theirs.
+
+        Returns:
+            The bytes that are still too many.
         """
         if self._limit is None:
-            return
+            return 0
         with self._order:
             engines = list(self._engines)
         excess = sum(each.held_bytes for each in engines) - self._limit
         for other in engines:
             if excess <= 0:
-                return
+                break
             if other is not engine and not (only_idle and other.generating):
                 excess -= other.put_on_disk()
+        return max(0, excess)

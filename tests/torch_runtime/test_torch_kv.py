@@ -103,6 +103,24 @@ def test_marks_are_bounded_and_the_least_useful_goes_first() -> None:
     assert gap <= cache.truncate(newest // 2) <= newest // 2
 
 
+def test_what_marks_hold_is_counted_once_and_let_go_of() -> None:
+    """Buffers of several marks, or present ones, counted twice would have sessions put on disk for nothing."""
+    cache = DenseKVStore(CONFIG).new()
+    write(cache, list(range(WINDOW)))
+    cache.mark(WINDOW)
+    cache.mark(WINDOW - 1)
+    assert cache.marked_bytes == 0, "they hold what is there anyway"
+    write(cache, list(range(5 * WINDOW)))
+    layers = sum(hasattr(layer, "span") for layer in cache.layers.layers)
+    assert cache.marked_bytes == layers * 2 * (2 * 4 * 4) * 2 * WINDOW
+    cache.mark(cache.length, kept=1)
+    assert list(cache._marks) == [6 * WINDOW] and cache.marked_bytes == 0
+    write(cache, list(range(5 * WINDOW)))
+    assert cache.marked_bytes > 0
+    cache.forget_marks()
+    assert cache.marked_bytes == 0
+
+
 def held_spans(cache: DenseKVCache) -> list[object]:
     return [spans[0] for spans in cache._marks.values()]
 

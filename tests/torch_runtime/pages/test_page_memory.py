@@ -134,3 +134,38 @@ async def test_nothing_changes_while_another_engine_puts_the_cache_on_disk(tmp_p
             await anyio.sleep(0.1)
             assert not changed and len(engine.tokens) == 503
     assert changed and len(engine.tokens) == {"truncate": 100, "mark": 503, "close": 0}[change]
+
+
+@pytest.mark.parametrize("bits", BITS)
+async def test_few_marks_are_in_memory_and_all_of_it_is_counted(tmp_path: Path, bits: str) -> None:
+    """Each keeps windows from being freed: sixteen of a 31B's would have taken 27 GB that nobody had counted."""
+    runtime = load("nano", kv_bits=bits, offline=True)
+    engine = await runtime.open_durable_engine(tmp_path)
+    ends = []
+    for turn in range(4):
+        await engine.append(prompt(turn, 700))
+        await engine.mark()
+        ends.append(len(engine.tokens))
+        await answered(engine, 3)
+    present = CacheState(engine._kv).bytes_at(engine._kv.length)[0]
+    windows = sum(span.keys.nbytes + span.values.nbytes for spans in engine._kv._marks.values() for span in spans)
+    assert len(engine._kv._marks) == 2 and present < engine.held_bytes <= present + windows
+    computed = engine.computed_tokens
+    await engine.truncate(ends[1])
+    await engine.append(prompt(9, 5))
+    said = await answered(engine, 2)
+    assert engine.computed_tokens - computed == 6, "one that is not in memory is found on disk"
+    twin = await runtime.open_engine()
+    await twin.append(engine.tokens[:-2])
+    assert [token.id for token in await answered(twin, 2)] == [token.id for token in said]
+
+
+async def test_over_the_limit_marks_go_first_to_disk_alone(tmp_path: Path) -> None:
+    """One session, whose context fits, took more than the limit for as long as it ran."""
+    runtime = load("nano", kv_bits="4", kv_memory=700_000, offline=True)
+    engine = await runtime.open_durable_engine(tmp_path)
+    for turn in range(3):
+        await engine.append(prompt(turn, 300))
+        await engine.mark()
+        await answered(engine, 140)
+        assert 0 < engine.held_bytes <= 700_000
