@@ -62,6 +62,8 @@ def load_runtime(
             f"kv_sliding_bits={kv_sliding_bits!r} is no rate of the sliding windows.",
             hint=f"Use {' or '.join(map(repr, SLIDING_BITS))}.",
         )
+    _check_bytes("kv_memory", 1 if kv_memory is None else kv_memory, least=1)
+    _check_bytes("kv_disk", kv_disk, least=0)
     bars = progress is None and sys.stderr.isatty()
     say = progress or _line_on_stderr
     with _progress_bars(bars):
@@ -89,6 +91,8 @@ def load_runtime(
     if kv_memory is not None:
         fits = shape.fitting_tokens(kv_memory, kv_bits, precision.itemsize, kv_sliding_bits)
         context = _fitting(context, fits, kv_memory)
+        if context_length is not None and context < context_length:
+            say(f"{checkpoint.name}: {kv_memory / 1e9:g} GB of keys and values have room for {context} tokens")
     info = ModelInfo(
         name=checkpoint.name,
         fingerprint=checkpoint.fingerprint(),
@@ -145,6 +149,11 @@ def _context_length(asked: int | None, longest: int) -> int:
     if not 0 < asked <= longest:
         raise ConfigError(f"A context of {asked} tokens is not possible: the model was built for {longest}.")
     return asked
+
+
+def _check_bytes(name: str, value: int, *, least: int) -> None:
+    if not isinstance(value, int) or value < least:
+        raise ConfigError(f"{name}={value!r} is no number of bytes.", hint=f"Write {name}={20 * 10**9} for 20 GB.")
 
 
 def _fitting(context: int, fits: int, kv_memory: int) -> int:

@@ -18,7 +18,7 @@ from g4agent_torch.pages.page_file import Contents, PageDamaged, Stretch, read_p
 from g4agent_torch.pages.pins import Pins, guard, pinned_names
 from g4agent_torch.pages.quota import NAME, clean_up
 
-DEFAULT_QUOTA: Final = 20 << 30
+DEFAULT_QUOTA: Final = 20_000_000_000
 """Bytes that the folder may take."""
 QUEUE_BYTES: Final = 256 << 20
 """What may wait to be written. Computing waits beyond it."""

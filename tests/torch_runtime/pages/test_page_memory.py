@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -83,6 +84,19 @@ async def test_a_context_is_cut_to_what_fits(tmp_path: Path, bits: str) -> None:
 def test_a_limit_that_leaves_no_session_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"0\.0001 GB"):
         load("nano", kv_memory=100_000, offline=True)
+
+
+@pytest.mark.parametrize("wrong", [{"kv_disk": -1}, {"kv_disk": "20GB"}, {"kv_memory": 0}, {"kv_memory": 1.5e9}])
+def test_what_is_no_number_of_bytes_is_refused(wrong: dict[str, Any]) -> None:
+    """A quota below zero would remove all pages, and a text would end the thread that writes them."""
+    with pytest.raises(ConfigError, match="is no number of bytes"):
+        load("nano", offline=True, **wrong)
+
+
+def test_a_context_that_was_asked_for_is_not_cut_in_silence() -> None:
+    lines: list[str] = []
+    runtime = load("nano", kv_memory=3_000_000, context_length=100_000, offline=True, progress=lines.append)
+    assert lines == [f"nano: 0.003 GB of keys and values have room for {runtime.info.context_length} tokens"]
 
 
 async def test_a_checkpoint_finds_its_cache_put_on_disk_while_it_waited(tmp_path: Path) -> None:
