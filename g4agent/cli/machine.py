@@ -40,14 +40,19 @@ def memory() -> Memory:
     if meminfo.exists():
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
         available = int(lines["MemAvailable"].split()[0]) * 1024
-    limit = _cgroup_limit()
-    return Memory(min(total, limit), min(available, limit)) if limit is not None else Memory(total, available)
+    group = group_memory()
+    return Memory(min(total, group.total), min(available, group.available)) if group else Memory(total, available)
 
 
-def _cgroup_limit() -> int | None:
-    file = Path("/sys/fs/cgroup/memory.max")
+def group_memory(group: Path = Path("/sys/fs/cgroup")) -> Memory | None:
+    """Of a control group (version 2), None where it has no limit. Files that were read and are not in use are free."""
+    file = group / "memory.max"
     text = file.read_text().strip() if file.exists() else "max"
-    return None if text == "max" else int(text)
+    if text == "max":
+        return None
+    limit, used = int(text), int((group / "memory.current").read_text())
+    numbers = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    return Memory(limit, max(0, limit - used + int(numbers["inactive_file"])))
 
 
 def processor() -> tuple[str, int, tuple[str, ...]]:
