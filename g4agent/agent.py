@@ -24,6 +24,7 @@ from g4agent.errors import ConfigError
 from g4agent.events import Event
 from g4agent.folder_workspace import folder_workspace
 from g4agent.image import Prompt
+from g4agent.messages import JsonValue
 from g4agent.permission import Permissions
 from g4agent.policy import Approve, Policy
 from g4agent.ports.runtime import CallRules, ChatRuntime, Conversation, ConversationSetup, Sampling, TokenRuntime
@@ -89,7 +90,8 @@ class Agent:
     """What runs tell OpenTelemetry (extra `otel`). None: nothing, unless the OTEL_* environment variables name an OTLP
     endpoint or exporter."""
     model_options: Mapping[str, Any] = field(default_factory=dict)
-    """For the runtime's `load`: dtype, device, context_length, offline."""
+    """For the runtime's `load`: dtype, device, context_length, kv_bits, offline. A stored session remembers some of
+    them (`SESSION_OPTIONS`), with which the command line takes it up again; here the agent's own hold."""
 
     def __post_init__(self) -> None:
         self._toolset = ToolSet(self.tools)
@@ -266,7 +268,17 @@ class Agent:
             thinking=self.thinking,
             sampling=self.sampling,
             tools_hash=hashlib.sha256(declared.encode()).hexdigest(),
+            model_options=self._session_options(),
         )
+
+    def _session_options(self) -> dict[str, JsonValue]:
+        """Of the options that the model was loaded with, those that a session is taken up with again; none where the
+        runtime was loaded by somebody else."""
+        from g4agent.store.records import SESSION_OPTIONS
+
+        given = self.model_options if isinstance(self.model, str) else {}
+        values = {name: given.get(name) for name in SESSION_OPTIONS}
+        return {name: value for name, value in values.items() if isinstance(value, str | int | float)}
 
     def _setup(self) -> ConversationSetup:
         schema = None if self._output is None else self._output.json_schema()

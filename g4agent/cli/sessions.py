@@ -79,7 +79,7 @@ def resume(
     as_json: o.AsJson = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Go on with a stored session, by the agent and the model that it was made with.
+    """Go on with a stored session, by the agent, the model and the options of the KV cache that it was made with.
 
     Where it works on a copy of a folder, all that it has changed in it comes out as `--changes` says.
     """
@@ -208,7 +208,8 @@ def replay(
 ) -> None:
     """Have the model sample a session anew, its results taken from the store, and tell the first other token.
 
-    No tool runs. Another seed, temperature or model shows where it would have gone another way.
+    No tool runs. Another seed, temperature or model shows where it would have gone another way. Options that are not
+    given are as they were; only the device is this machine's.
     """
     from g4agent.cli.drive import Driver, reported_errors
     from g4agent.cli.replay import tell
@@ -239,6 +240,8 @@ def replay(
 def stored_agent(id: str, chosen: o.AgentOptions) -> Agent:
     """The agent that a session was made with, found again by the reference in the store, unless `chosen` names one.
 
+    Its model gets the options that the session was begun with, unless `chosen` has others.
+
     Raises:
         SessionNotFoundError: There is no such session.
         ConfigError: The agent is not where it was.
@@ -257,7 +260,8 @@ def stored_agent(id: str, chosen: o.AgentOptions) -> Agent:
         raise ConfigError(error.message, hint=f"Session {session.id} needs its agent: --agent PATH.") from error
     if chosen.model is None and isinstance(agent.model, str):
         agent = agent.replace(model=session.model)
-    return agent
+    kept = {name: value for name, value in session.model_options.items() if getattr(chosen, name) is None}
+    return agent.replace(model_options={**agent.model_options, **kept}) if kept else agent
 
 
 def age(then: datetime) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from g4agent.cli.console import counted, one_line
-from g4agent.cli.machine import gib
-from g4agent.cli.models import known_models
 from g4agent.cli.render import PLACES, Story
+from g4agent.cli.sessions import size
 from g4agent.context.ladder import RUNGS
 from g4agent.events import Usage
 from g4agent.gemma4.sections import KINDS, SectionReader, has_system_turn
@@ -20,7 +19,8 @@ from g4agent.store.records import UNFINISHED, Question, StoredCall, StoredSessio
 def tell(story: Story, store: Store, session: StoredSession, *, verbose: bool) -> None:
     """Prints turns, thoughts, calls, questions and results, then what all of it took; with `verbose`, of each step."""
     began = f"{session.created:%Y-%m-%d %H:%M} UTC"
-    story.line(f"session {session.id} · {session.agent} · {session.model} · {began}", "dim")
+    options = "".join(f" · --{name.replace('_', '-')} {value}" for name, value in session.model_options.items())
+    story.line(f"session {session.id} · {session.agent} · {session.model} · {began}{options}", "dim")
     calls, questions = store.calls(session.id), {q.call_id: q for q in store.questions.of(session.id)}
     images = store.images(session.id)
     length = 0
@@ -89,8 +89,8 @@ def _tell_end(story: Story, session: StoredSession, tokens: Sequence[int]) -> No
         f"{status} · {counted(session.steps, 'step')} · {_spent(session.usage)}",
         "green" if verdict is not None and verdict.ok else "bold red",
     )
-    sizes = [model.kv_bytes(session.tokens) for _, model in known_models() if model.name == session.model]
-    cache = f" · {gib(sizes[0])} of bfloat16 KV cache" if sizes else ""
+    use = session.memory
+    cache = "" if use is None else f" · {size(use.bytes)} of keys and values ({size(use.plain_bytes)} uncompressed)"
     counts = SectionReader(has_system_turn(tokens, session.system))
     counts.read(tokens)
     parts = [f"{kind} {counts.counts[kind]:,}" for kind in KINDS if counts.counts[kind]]

@@ -28,11 +28,13 @@ from sqlalchemy.types import TypeDecorator
 from g4agent.errors import StoreError
 from g4agent.store import statements
 from g4agent.store.ids import ALPHABET, RANDOM_DIGITS, TIME_DIGITS
+from g4agent.store.records import SESSION_OPTIONS
 from g4agent.store.tables import (
     BLOBS,
     CALLS,
     GENERATIONS,
     IMAGES,
+    OPTIONS,
     PROGRESS,
     QUESTIONS,
     SESSIONS,
@@ -41,10 +43,10 @@ from g4agent.store.tables import (
     UtcDateTime,
 )
 
-VERSION = 2
-"""Of the format. A change of the tables' columns is one of the format. 2 may have images."""
+VERSION = 3
+"""Of the format. A change of the tables' columns is one of the format. 2 may have images, 3 the model's options."""
 
-_OWNED = (PROGRESS, STEPS, CALLS, TRANSCRIPT, GENERATIONS, IMAGES, QUESTIONS)
+_OWNED = (PROGRESS, OPTIONS, STEPS, CALLS, TRANSCRIPT, GENERATIONS, IMAGES, QUESTIONS)
 _TABLES = {table.name: table for table in (BLOBS, SESSIONS, *_OWNED)}
 _ID = re.compile(f"[{ALPHABET}]{{{TIME_DIGITS + RANDOM_DIGITS}}}")
 _OWNER_COLUMNS = {"session_id", "seq"}
@@ -164,6 +166,8 @@ def read_session(db: Connection, archive: gzip.GzipFile, add_blob: Insert, new_i
             _check_snapshot(row)
             db.execute(add_blob, row)
             continue
+        if table is OPTIONS:
+            _check_options(row["model_options"])
         if table is SESSIONS:
             row["id"] = id
         else:
@@ -262,6 +266,13 @@ def _check_snapshot(row: Mapping[str, Any]) -> None:
     data = unpacking.decompress(row["data"], row["size"] + 1)
     if len(data) != row["size"] or hashlib.sha256(data).hexdigest() != row["sha256"]:
         raise Damaged("a snapshot of the workspace, or an image, is not what its name says")
+
+
+def _check_options(options: Any) -> None:
+    """Raises Damaged for what a runtime cannot be loaded with: it is given the options by these names."""
+    known = isinstance(options, dict) and options.keys() <= set(SESSION_OPTIONS)
+    if not known or not all(isinstance(value, str | int | float) for value in options.values()):
+        raise Damaged("the model's options are none")
 
 
 def _check_history(db: Connection, id: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Table, func, insert, literal, or_, select
 
 from g4agent.errors import StoreError
-from g4agent.store.tables import BLOBS, CALLS, GENERATIONS, IMAGES, PROGRESS, SESSIONS, STEPS, TRANSCRIPT
+from g4agent.store.tables import BLOBS, CALLS, GENERATIONS, IMAGES, OPTIONS, PROGRESS, SESSIONS, STEPS, TRANSCRIPT
 
 _NEAR = 5  # steps named in an error
 
@@ -37,6 +37,7 @@ def copy_history(db: Connection, source: str, step: int | None, new: str, now: d
     _require_workspace(db, source, last)
     journaled = last + 1 if last == count - 1 else last
     _copy(db, SESSIONS, SESSIONS.c.id == source, id=new, created=now)
+    _copy(db, OPTIONS, OPTIONS.c.session_id == source, session_id=new)
     _copy(db, PROGRESS, PROGRESS.c.session_id == source, session_id=new, updated=now, **_totals(db, source, last))
     made_in = func.coalesce(CALLS.c.made_in, CALLS.c.session_id)
     for table, end, changed in (

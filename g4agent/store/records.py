@@ -24,6 +24,11 @@ UNFINISHED = "unfinished"
 """Status of a session whose last run has no verdict: it goes on in some process, or died without a word."""
 
 
+SESSION_OPTIONS = ("dtype", "context_length", "kv_bits", "kv_sliding_bits", "head_bits")
+"""Of a model's options, those that decide what is computed and kept. They belong to a session; the others, such as the
+device and the room for keys and values, to the machine."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewSession:
     """What a session is begun with. Never changed afterwards."""
@@ -40,6 +45,9 @@ class NewSession:
     """With the seed."""
     tools_hash: str
     """Hash of the tool declarations that stand in the system turn."""
+    model_options: Mapping[str, JsonValue] = field(default_factory=dict)
+    """Of the model's options, those that decide what is computed and kept: see `SESSION_OPTIONS`. What is not in it was
+    not given, or is not known: in sessions older than this field."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +66,8 @@ class StoredSession(NewSession):
     usage: Usage
     verdict: Verdict | None
     """How the last run ended; None while it has not."""
+    memory: MemoryUse | None = None
+    """None where it is not known."""
 
     @property
     def interrupted(self) -> bool:

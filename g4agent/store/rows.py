@@ -21,6 +21,7 @@ from g4agent.ports.runtime import MemoryUse, SampledToken, Sampling, TranscriptD
 from g4agent.store.records import (
     CallRecord,
     Generation,
+    NewSession,
     SessionSummary,
     StepImage,
     StepRecord,
@@ -31,6 +32,18 @@ from g4agent.store.records import (
 from g4agent.verdict import Outcome, Verdict
 
 TITLE_LENGTH = 200
+
+
+def session(id: str, now: datetime, record: NewSession) -> dict[str, Any]:
+    """A row of `sessions`."""
+    values = asdict(record)
+    del values["model_options"]
+    return {"id": id, "created": now, **values}
+
+
+def options(session_id: str, record: NewSession) -> dict[str, Any]:
+    """A row of `options`."""
+    return {"session_id": session_id, "model_options": dict(record.model_options)}
 
 
 def first_progress(session_id: str, now: datetime) -> dict[str, Any]:
@@ -198,7 +211,7 @@ def stored_usage(row: RowMapping) -> Usage:
 
 
 def stored_session(row: RowMapping) -> StoredSession:
-    """From a row of `sessions` joined with `progress`."""
+    """From a row of `sessions` joined with `progress` and, where there are such rows, `options` and `memory`."""
     return StoredSession(
         id=row["id"],
         created=row["created"],
@@ -211,12 +224,19 @@ def stored_session(row: RowMapping) -> StoredSession:
         thinking=row["thinking"],
         sampling=Sampling(**row["sampling"]),
         tools_hash=row["tools_hash"],
+        model_options=row["model_options"] or {},
         title=row["title"],
         steps=row["steps"],
         tokens=row["tokens"],
         usage=stored_usage(row),
         verdict=stored_verdict(row),
+        memory=stored_memory(row),
     )
+
+
+def stored_memory(row: RowMapping) -> MemoryUse | None:
+    """From the columns of `memory`, all of them NULL where there is no such row."""
+    return None if row["held"] is None else MemoryUse(row["held"], row["bytes"], row["plain_bytes"])
 
 
 def summary(row: RowMapping) -> SessionSummary:
@@ -231,7 +251,7 @@ def summary(row: RowMapping) -> SessionSummary:
         steps=row["steps"],
         tokens=row["tokens"],
         verdict=stored_verdict(row),
-        memory=None if row["held"] is None else MemoryUse(row["held"], row["bytes"], row["plain_bytes"]),
+        memory=stored_memory(row),
     )
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from g4agent.errors import StoreError
 from g4agent.store.database import POSTGRESQL, SQLITE, Database
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest revision in `migrations/versions`. Revisions are numbered, so that they can be compared."""
 
 APPLICATION_ID = 0x67346167

@@ -17,6 +17,7 @@ from g4agent.store.tables import (
     IMAGES,
     LEASES,
     MEMORY,
+    OPTIONS,
     ORDERS,
     PROGRESS,
     SESSIONS,
@@ -30,6 +31,7 @@ KEPT_BYTES = 4 * 1024 * 1024
 session has only its last."""
 
 ADD_SESSION = insert(SESSIONS)
+ADD_OPTIONS = insert(OPTIONS)
 ADD_PROGRESS = insert(PROGRESS)
 ADD_STEP = insert(STEPS).values(
     workspace=select(PROGRESS.c.workspace).where(PROGRESS.c.session_id == bindparam("p_session")).scalar_subquery()

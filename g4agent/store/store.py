@@ -15,7 +15,6 @@ import threading
 import time
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -47,10 +46,11 @@ from g4agent.store.records import (
     still_open,
 )
 from g4agent.store.schema import ensure_schema
-from g4agent.store.tables import CALLS, MEMORY, PROGRESS, SESSIONS, STEPS, TRANSCRIPT
+from g4agent.store.tables import CALLS, MEMORY, OPTIONS, PROGRESS, SESSIONS, STEPS, TRANSCRIPT
 from g4agent.verdict import Verdict
 
 _NEAR = 5  # ids named in an error
+_MEMORY = (MEMORY.c.tokens.label("held"), MEMORY.c.bytes, MEMORY.c.plain_bytes)
 
 
 class Store:
@@ -123,8 +123,10 @@ class Store:
         now = datetime.now(UTC)
         key = self._new_id()
         with self._database.writing() as db:
-            db.execute(statements.ADD_SESSION, {"id": key, "created": now, **asdict(session)})
+            db.execute(statements.ADD_SESSION, rows.session(key, now, session))
             db.execute(statements.ADD_PROGRESS, rows.first_progress(key, now))
+            if session.model_options:
+                db.execute(statements.ADD_OPTIONS, rows.options(key, session))
             if lease:
                 self.leases.acquire_within(db, key)
         return key
@@ -237,7 +239,11 @@ class Store:
         key = id_or_prefix.strip().lower()
         query = (
             select(SESSIONS, *(column for column in PROGRESS.c if column.name != "session_id"))
+            .add_columns(OPTIONS.c.model_options, *_MEMORY)
+            .select_from(SESSIONS)
             .join(PROGRESS)
+            .outerjoin(OPTIONS)
+            .outerjoin(MEMORY)
             .where(SESSIONS.c.id >= key, SESSIONS.c.id < key + "~")
             .order_by(SESSIONS.c.id.desc())
             .limit(_NEAR + 1)
@@ -255,10 +261,10 @@ class Store:
 
     def list_sessions(self, limit: int | None = None) -> list[SessionSummary]:
         """Sessions, the last used first."""
-        s, p, m = SESSIONS.c, PROGRESS.c, MEMORY.c
+        s, p = SESSIONS.c, PROGRESS.c
         query = (
             select(s.id, s.created, s.agent, s.model, p.updated, p.title, p.steps, p.tokens, p.outcome, p.reason)
-            .add_columns(m.tokens.label("held"), m.bytes, m.plain_bytes)
+            .add_columns(*_MEMORY)
             .join(PROGRESS)
             .outerjoin(MEMORY)
             .order_by(p.updated.desc(), s.id.desc())

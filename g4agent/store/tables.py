@@ -1,8 +1,8 @@
 """The tables, as SQLModel classes with a metadata of their own.
 
 What changes with every step is kept apart from what does not: a `sessions` row, with its long system text, is written
-once; `progress` is the small row that each commit updates. All else is only ever inserted, but for the call rows, which
-turn from an intent into a result.
+once, and its row of `options` with it; `progress` is the small row that each commit updates. All else is only ever
+inserted, but for the call rows, which turn from an intent into a result.
 """
 
 from __future__ import annotations
@@ -79,6 +79,16 @@ class SessionRow(Base, table=True):
     thinking: bool
     sampling: dict[str, Any] = Field(sa_type=JSON)
     tools_hash: str
+
+
+class OptionsRow(Base, table=True):
+    """The model's options that a session was begun with, of those that decide what is computed and kept. Only sessions
+    that were given any have a row."""
+
+    __tablename__ = "options"
+
+    session_id: str = _owner(primary_key=True)
+    model_options: dict[str, Any] = Field(sa_type=JSON)
 
 
 class BlobRow(Base, table=True):
@@ -266,6 +276,7 @@ class OrderRow(Base, table=True):
 
 METADATA = Base.metadata
 SESSIONS = METADATA.tables["sessions"]
+OPTIONS = METADATA.tables["options"]
 BLOBS = METADATA.tables["blobs"]
 PROGRESS = METADATA.tables["progress"]
 STEPS = METADATA.tables["steps"]

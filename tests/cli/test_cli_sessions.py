@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,32 @@ from command_line import Command
 
 from g4agent.cli.sessions import size
 
+BRIEF = """
+from g4agent import Agent, Budget
+
+agent = Agent(model="nano", budget=Budget(step_tokens=30), model_options={"kv_bits": "2.5"})
+"""
+"""A true model that says little."""
+
 
 def _run(g4agent: Command, agent: str, *options: str) -> str:
     """Id of a new session of the agent."""
     done = g4agent("run", "Some prompt", "--agent", f"scripted_agents:{agent}", "--json", *options)
     started: str = done.stdout.splitlines()[0]
     return started.split('"session_id": "')[1].split('"')[0]
+
+
+def _memory(g4agent: Command, id: str) -> tuple[str, str]:
+    """What the list says that a session's keys and values take, and would take without compression."""
+    (line,) = [line for line in g4agent("sessions", "list").stdout.splitlines() if line.startswith(id)]
+    memory, plain = re.findall(r"[\d.]+ (?:B|[KMG]iB)", line)[:2]
+    return memory, plain
+
+
+def _cache(done: subprocess.CompletedProcess[str]) -> tuple[int, float]:
+    """After the last step of a run with `--json`: the tokens that the window holds, and the bytes that each takes."""
+    (*_, last) = [json.loads(line) for line in done.stdout.splitlines() if '"step_finished"' in line]
+    return last["context"]["window"], last["context"]["token_bytes"]
 
 
 def test_sessions_are_listed_last_used_first(g4agent: Command) -> None:
@@ -81,7 +102,9 @@ def test_a_true_models_story_has_its_tokens_and_its_cache(g4agent: Command) -> N
     ((*whole, seconds),) = re.findall(r"^.* · \d+ steps?" + spent, story, re.MULTILINE)
     assert [str(sum(int(step[i]) for step in steps)) for i in (0, 1)] == whole and int(whole[1]) > 0
     assert float(seconds) == round(json.loads(done.stdout.splitlines()[-1])["usage"]["seconds"], 1)
-    assert re.search(r"^  context: [1-9]\d* tokens · \d+(\.\d)? [KMG]iB of bfloat16 KV cache$", story, re.MULTILINE)
+    memory, plain = _memory(g4agent, id)
+    cache = f"{memory} of keys and values ({plain} uncompressed)"
+    assert re.search(rf"^  context: [1-9]\d* tokens · {re.escape(cache)}$", story, re.MULTILINE)
 
 
 def test_the_story_of_hostile_text_moves_no_cursor(g4agent: Command) -> None:
@@ -110,6 +133,40 @@ def test_a_session_goes_on_in_a_window_of_its_own(g4agent: Command) -> None:
     """What does not fit on this machine, or is full, is resumed with another `--context`, as it was begun."""
     id = _run(g4agent, "adder")
     assert g4agent("sessions", "resume", id, "And now?", "--context", "4096").returncode == 0
+
+
+def test_a_session_goes_on_with_the_options_it_was_begun_with(g4agent: Command, tmp_path: Path) -> None:
+    """Without a word, all of it was computed again at 16 bits, and its memory grew threefold."""
+    agent, once = tmp_path / "brief.py", ("--max-steps", "1", "--json")
+    agent.write_text(BRIEF)
+
+    def pages() -> dict[Path, int]:
+        """When each was last used."""
+        return {file: file.stat().st_mtime_ns for file in (tmp_path / "pages").rglob("*.page")}
+
+    options = ("--kv-bits", "4", "--kv-sliding-bits", "8", "--context", "4096")
+    begun = g4agent("run", "The mug is blue. " * 100, "--agent", str(agent), *options, *once)
+    id = begun.stdout.split('"session_id": "')[1].split('"')[0]
+    (window, token_bytes), saved = _cache(begun), pages()
+    assert window == 4096 and len(saved) > 4
+
+    resumed = g4agent("sessions", "resume", id, "And?", *once)
+    assert _cache(resumed) == (window, token_bytes), resumed.stderr
+    used = pages()
+    assert all(used[file] > at for file, at in saved.items()) and len(used) <= len(saved) + 1, "all were found again"
+    talked = g4agent("chat", "--session", id, *once, stdin="And?\n")
+    assert _cache(talked) == (window, token_bytes), talked.stderr
+    replayed = g4agent("sessions", "replay", id)
+    assert "came out the same" in replayed.stdout, replayed.stderr
+
+    memory, plain = _memory(g4agent, id)
+    assert memory.endswith(" KiB") and plain.endswith(" MiB"), (memory, plain)
+    story = g4agent("sessions", "show", id).stdout.splitlines()
+    assert story[0].endswith(" UTC · --context-length 4096 · --kv-bits 4 · --kv-sliding-bits 8")
+    assert [line for line in story if line.endswith(f" · {memory} of keys and values ({plain} uncompressed)")]
+
+    other = g4agent("sessions", "resume", id, "And?", "--kv-bits", "16", *once)
+    assert _cache(other)[0] == window and _cache(other)[1] > 3 * token_bytes, other.stderr
 
 
 @pytest.mark.parametrize("option", ["--kv-memory", "--kv-disk"])

@@ -19,6 +19,7 @@ SESSION = NewSession(
     thinking=True,
     sampling=Sampling(temperature=0.7, top_p=0.9, top_k=40, seed=2**63 + 1),
     tools_hash="beef",
+    model_options={"kv_bits": "3.5,11=4", "context_length": 4096},
 )
 
 

@@ -17,6 +17,7 @@ from g4agent.errors import SessionNotFoundError, StoreError
 from g4agent.image import Image
 from g4agent.ports.runtime import SampledToken, TranscriptDelta
 from g4agent.store import Generation, StepRecord, Store
+from g4agent.store.archive import VERSION
 from g4agent.store.records import StepImage
 from g4agent.verdict import Outcome, Verdict
 
@@ -147,7 +148,7 @@ def test_a_file_that_lost_its_end_between_two_lines_is_found(store: Store, expor
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda lines: lines[0].update(g4agent_session=3), r"newer g4agent(.|\n)*Upgrade"),
+        (lambda lines: lines[0].update(g4agent_session=VERSION + 1), r"newer g4agent(.|\n)*Upgrade"),
         (lambda lines: lines[0].update(id="../../etc"), "no exported session"),
         (lambda lines: lines[0].pop("id"), "no exported session"),
         (lambda lines: lines[1]["row"].update(data="eJwDAAAAAAE="), "snapshot"),
@@ -160,10 +161,13 @@ def test_a_file_that_lost_its_end_between_two_lines_is_found(store: Store, expor
         (lambda lines: lines.insert(6, lines[5]), "contradicts"),
         (lambda lines: lines[6]["row"].update(steps=2**70), "no store can hold"),
         (lambda lines: lines[5]["row"].update(agent="\ud800"), "no store can hold"),
+        (lambda lines: lines[7]["row"]["model_options"].update(device="cuda"), "options are none"),
+        (lambda lines: lines[7]["row"]["model_options"].update(kv_bits=[4]), "options are none"),
+        (lambda lines: lines[7]["row"].update(model_options=None), "options are none"),
     ],
     ids=[
         *("newer", "path", "no id", "snapshot", "table", "column", "type", "time", "steps", "no snapshot", "twice"),
-        *("number", "surrogate"),
+        *("number", "surrogate", "unknown option", "option", "no options"),
     ],
 )
 def test_what_fits_its_checksum_is_still_looked_at(
@@ -203,3 +207,4 @@ def test_a_golden_file_is_taken_in(golden: Path, place: str) -> None:
         assert [c.result is None for c in store.calls(id)] == [False, True, True]
         images = {0: [MUG, CUP], 1: [StepImage(MUG.image, "s1c0")]}
         assert store.images(id) == ({} if golden.stem == "v1" else images)
+        assert store.session(id).model_options == (SESSION.model_options if golden.stem >= "v3" else {})

@@ -42,6 +42,7 @@ def test_a_fork_is_the_session_as_it_was_after_the_step(place: str) -> None:
             source.tools_hash,
             source.fingerprint,
         )
+        assert forked.model_options == source.model_options == SESSION.model_options
         assert store.transcript(fork) == [2, 105, 1, 1, 1, 1, 2, 2, 2, 2]
         assert store.transcript(id) == [2, 105, 1, 1, 8, 9, 4, 4, 4, 4]
         assert [s.text for s in store.steps(fork)] == ["Two mugs", "", "There."]

@@ -70,6 +70,8 @@ def test_golden_database_opens_and_upgrades(golden: Path, path: Path) -> None:
         assert refused.result.error.message == "unknown item 'cup'"
         assert [call.call_id for call in store.open_calls(stored.id)] == []
         assert store.workspace(stored.id) == b"a tar archive"
+        kept = {"kv_bits": "4", "context_length": 4096} if golden.stem >= "v0006" else {}
+        assert stored.model_options == kept and store.session(store.fork(stored.id)).model_options == kept
         grown(store, 2)
     assert version(path) == HEAD
     assert integrity(path) == "ok"

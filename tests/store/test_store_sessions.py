@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 from store_samples import SESSION, call, grown, integrity, intent, model_step
 
 from g4agent.errors import SessionNotFoundError, StoreError
@@ -17,6 +18,7 @@ from g4agent.events import Usage
 from g4agent.messages import ToolError, ToolResult
 from g4agent.ports.runtime import MemoryUse, TranscriptDelta
 from g4agent.store import StepRecord, Store, statements
+from g4agent.store.tables import OPTIONS
 from g4agent.verdict import Outcome, Verdict
 
 
@@ -37,6 +39,20 @@ def test_new_session_reads_back(store: Store) -> None:
     assert (stored.steps, stored.tokens, stored.usage, stored.verdict, stored.title) == (0, 0, Usage(), None, "")
     assert before <= stored.created == stored.updated <= datetime.now(UTC)
     assert not stored.interrupted
+
+
+def test_the_models_options_read_back_and_go_with_the_session(place: str) -> None:
+    """Without them a session is taken up at another rate of the cache; a session without any is as those of before."""
+    options = {"kv_bits": "3.5,11=4", "kv_sliding_bits": "8", "context_length": 4096, "dtype": "float32"}
+    with Store.open(place) as store:
+        given, none = (store.create_session(replace(SESSION, model_options=kept)) for kept in (options, {}))
+        assert store.session(given).model_options == options and store.session(none).model_options == {}
+        assert len(store.list_sessions()) == 2
+        with store._database.reading() as db:
+            assert db.execute(select(OPTIONS.c.session_id)).scalars().all() == [given]
+        store.delete_session(given)
+        with store._database.reading() as db:
+            assert db.execute(select(OPTIONS)).all() == []
 
 
 def test_steps_and_calls_read_back_after_reopening(path: Path) -> None:
@@ -251,8 +267,10 @@ def test_what_a_session_takes_is_that_of_its_last_step(store: Store) -> None:
     for index, memory in enumerate((None, first, None, last)):
         store.commit_step(session_id, model_step(index, 4 * index, memory=memory))
         found.append(store.list_sessions()[0].memory)
+        assert store.session(session_id).memory == found[-1]
     assert found == [None, first, first, last]
     forked = store.fork(session_id)
+    assert store.session(forked).memory is None
     assert {summary.id: summary.memory for summary in store.list_sessions()}[forked] is None
     store.delete_session(session_id)
     assert [summary.id for summary in store.list_sessions()] == [forked]
