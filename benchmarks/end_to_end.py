@@ -18,7 +18,8 @@ compress all layers, and keep sliding ones whole.
 The head, 262,144 rows, is half of a short session's token. Four rows have the 4-bit cache and another head. `as it
 runs` is how the runtime multiplies in passes of one token (`g4agent_torch/one_token.py`): all weights and not the head
 alone, and no second copy of them. `prepacked head` is oneDNN's own layout, a second copy of 336 MB. `4-bit head`
-is as it runs with `head_bits=4`: 105 MB more, the best tokens scored by the weight. `int4 head` leaves that out.
+is as it runs with `head_bits=4`: 105 MB more, the best tokens scored by the weight. `int4 head` leaves that out. These
+three need AVX-512, and are left out elsewhere.
 """
 
 from __future__ import annotations
@@ -156,8 +157,14 @@ HEADS: dict[str, tuple[Callable[[Tensor], Head] | None, bool]] = {
     "4 bits, 4-bit head": (ScreenedHead, True),
     "4 bits, int4 head": (int4, True),
 }
-"""Name → how a head is made of its weight, None: as it is; and whether passes of one token are as the runtime's."""
+"""Name → how a head is made of its weight, None: as it is; and whether passes of one token are as the runtime's. Made
+for AVX-512: without it the first is as usual, and the others cannot be."""
 CACHES |= dict.fromkeys(HEADS, CACHES["4 bits"])
+
+
+def has_avx512() -> bool:
+    """Also in PyTorch's products."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def measure(model: Any, names: list[str], ids: Tensor, tokens: int) -> dict[str, dict[str, float | None]]:
@@ -206,7 +213,7 @@ def targets(rows: dict[str, dict[str, float | None]], tokens: int) -> list[Targe
         found.append(Target(f"{what}: percent of prefill in encoding", row["encode %"] or 0, ENCODE_LIMIT))
         if rate == "4" and tokens >= LONG:
             found.append(Target(f"{what}: time of a token over {STOCK}'s", ratio["ms/token"], 1.0))
-    if "4 bits" in rows and AS_IT_RUNS in rows:
+    if "4 bits" in rows and AS_IT_RUNS in rows and has_avx512():
         quick, usual = (rows[name]["ms/token"] or 0 for name in (AS_IT_RUNS, "4 bits"))
         found.append(Target(f"{tokens} tokens: {AS_IT_RUNS} over 4 bits", quick / (usual or 1), 1.0))
     return found
@@ -233,7 +240,8 @@ def main() -> int:
     parser = arguments(__doc__)
     parser.add_argument("--tokens", type=int, nargs="+", default=list(TOKENS), help="lengths of the prompt")
     parser.add_argument("--rounds", type=int, default=16, help="tokens decoded behind it")
-    parser.add_argument("--caches", nargs="+", choices=CACHES, default=list(CACHES), help="what to measure")
+    possible = [name for name in CACHES if has_avx512() or HEADS.get(name, (None,))[0] is None]
+    parser.add_argument("--caches", nargs="+", choices=possible, default=possible, help="what to measure")
     options = parser.parse_args()
     torch.set_num_threads(1)
     return publish(report(options.caches, options.tokens, options.rounds), options)

@@ -10,19 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from _bf16_attention import library
 from _report import Report, Target, publish
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-def _run(script: str, *options: str) -> subprocess.CompletedProcess[str]:
+def _run(script: str, *options: str, timeout: int = 300) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(BENCHMARKS / script), *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
 
 
-def _report(script: str, *options: str) -> dict[str, Any]:
-    done = _run(script, *options, "--json")
+def _report(script: str, *options: str, timeout: int = 300) -> dict[str, Any]:
+    done = _run(script, *options, "--json", timeout=timeout)
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
     return report
@@ -125,12 +126,14 @@ def test_kv_quality_on_real_weights() -> None:
 @pytest.mark.slow
 def test_end_to_end_measures_every_cache() -> None:
     """A peer that no longer takes the model, or a cache of ours that answers differently; fetches 250 MB once."""
-    rows = _report("end_to_end.py", "--tokens", "1024", "--rounds", "3")["rows"]
+    rows = _report("end_to_end.py", "--tokens", "1024", "--rounds", "3", timeout=1200)["rows"]  # slow in bfloat16
     row = {name.removeprefix("1024 tokens, "): figures for name, figures in rows.items()}
     assert row["4 bits"]["KL x 1000"] < 100 and row["packed heads"]["KL x 1000"] < 10
     assert row["2.5 bits"]["global MB"] < row["4 bits"]["global MB"] and row["4 bits"]["encode %"] > 0
-    assert row["4 bits, as it runs"]["KL x 1000"] < 100 and row["4 bits, prepacked head"]["KL x 1000"] < 100
-    assert row["4 bits, 4-bit head"]["KL x 1000"] < 100 and row["4 bits, int4 head"]["KL x 1000"] < 1000
+    assert row["4 bits, as it runs"]["KL x 1000"] < 100
+    heads = {"4 bits, prepacked head": 100, "4 bits, 4-bit head": 100, "4 bits, int4 head": 1000}
+    assert (heads.keys() <= row.keys()) == (torch.backends.cpu.get_cpu_capability() == "AVX512")
+    assert all(row[name]["KL x 1000"] < most for name, most in heads.items() if name in row)
     assert row["quanto 4 bits"]["ms/token"] > 0 and row["turboquant 4 bits"]["MB"] > row["DynamicCache"]["MB"]
 
 
