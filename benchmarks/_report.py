@@ -10,9 +10,10 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
-PAGE_TOKENS: Final = 128
+from g4agent_torch.memory import PAGE_TOKENS
+
 Rows: TypeAlias = Mapping[str, Mapping[str, float | None]]
 """Row → column → figure; None where it was not measured."""
 

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.anyio
 BITS = ("16", "4", "2.5")
 """Of the cache; "4+8" has windows in 8 bits, and "4 by tables" is what a machine without a kernel keeps."""
 TABLES = "4 by tables"
-TOLERANCE = {"16": 1e-3, "4": 1e-2}
+TOLERANCE = {"16": 1e-3, "4": 2e-3}
 """Of a log probability: what was answered token by token, over codes by the kernel's integers (AVX2's differ most, by
 up to 0.0014 here), is computed again as a prompt, in floats."""
 

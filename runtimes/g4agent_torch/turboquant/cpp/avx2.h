@@ -5,7 +5,7 @@
 
 using V = __m256i;
 constexpr int W = 32;
-template <int H> constexpr int TOGETHER = H <= 4 ? 2 : 1;  // token halves that share a pass over queries; as registers allow
+template <int H> constexpr int TOGETHER = H <= 4 ? 2 : 1;  // token halves that share a pass: as registers allow
 constexpr int QUERY_PAIR = 126;   // both may be rounded up, 128 · 255 < 2^15; of 127, equal ones would all be, to 64
 constexpr int WEIGHT_PAIR = 256;  // both may be rounded up by less than one, 257 · 127 < 2^15
 constexpr bool DIFFERENCES = true;  // tables hold what each sixteen entries differ by (xor) from those before
