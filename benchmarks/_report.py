@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TypeAlias
 
-from g4agent_torch.memory import PAGE_TOKENS
-
 Rows: TypeAlias = Mapping[str, Mapping[str, float | None]]
 """Row → column → figure; None where it was not measured."""
 
@@ -49,14 +47,6 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
     return parser
-
-
-def whole_pages(text: str) -> int:
-    """An argument that is a number of tokens, or of vectors: a multiple of 128."""
-    tokens = int(text)
-    if tokens <= 0 or tokens % PAGE_TOKENS:
-        raise argparse.ArgumentTypeError(f"{tokens} is no multiple of {PAGE_TOKENS}")
-    return tokens
 
 
 def publish(report: Report, options: argparse.Namespace) -> int:

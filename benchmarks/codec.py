@@ -14,7 +14,8 @@ import sys
 
 import torch
 from _kv_peers import PEERS, normal, storage_bytes
-from _report import Report, Target, arguments, publish, whole_pages
+from _pages import whole_pages
+from _report import Report, Target, arguments, publish
 
 from g4agent_torch.turboquant.codec import RATES, Scale, codec
 from g4agent_torch.turboquant.layout import PAGE_TOKENS, Order

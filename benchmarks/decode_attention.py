@@ -34,7 +34,8 @@ from dataclasses import dataclass
 
 import torch
 from _bf16_attention import bf16_attention, library
-from _report import Report, Target, arguments, publish, whole_pages
+from _pages import whole_pages
+from _report import Report, Target, arguments, publish
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from g4agent_torch.one_token import pass_of

@@ -22,7 +22,8 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
-from _report import Report, Target, arguments, publish, whole_pages
+from _pages import whole_pages
+from _report import Report, Target, arguments, publish
 from decode_attention import DISTINCT_PAGES, PAGE_TOKENS, RATES, SINKS, Shape, value_only
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention as sdpa

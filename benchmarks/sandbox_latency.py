@@ -79,10 +79,12 @@ async def measure_sandbox(sandbox: Sandbox, figures: Figures, calls: int) -> Non
 
     async def open_and_run() -> None:
         opened.append(await sandbox.open(spec))
-        assert (await opened[0].exec(["true"])).exit_code == 0
+        result = await opened[0].exec(["true"])
+        assert result.exit_code == 0, result
 
     async def run_python() -> None:
-        assert (await opened[0].call(call)).value == 6
+        outcome = await opened[0].call(call)
+        assert outcome.value == 6, outcome
 
     await figures.take("cold", open_and_run)
     await figures.take("first call", run_python)

@@ -19,12 +19,14 @@ CLEAR_AWAY = """
 cat
 if engine=$(cat "$1/pidfile" 2>/dev/null); then
     kill "$engine"
-    timeout 20 tail --pid="$engine" -f /dev/null || kill -9 "$engine"
+    timeout $2 tail --pid="$engine" -f /dev/null || kill -9 "$engine"
 fi
-umount "$1/root/overlay" 2>/dev/null
+umount "$1/data-root" "$1/root/overlay" 2>/dev/null
 rm -rf "$1"
 """
-"""Waits for the end of its input, which is the end of these tests however they end, and clears away their engine."""
+"""Waits for the end of its input, which is the end of these tests however they end, and clears away their engine.
+
+An engine that is told to end as soon as it answers leaves the mount of its root, so that is taken down here."""
 
 
 class Engine:
@@ -107,12 +109,19 @@ ENGINES: Mapping[str, type[Engine]] = {"docker": Engine, "podman": Podman}
 def engine_folder() -> Iterator[Path]:
     """A folder for an engine. Both go when this, or the process, ends, also by SIGKILL."""
     folder = Path(tempfile.mkdtemp(prefix="g4agent-engine-"))
-    command = ["sh", "-c", CLEAR_AWAY, "sh", str(folder)]
+    command = ["sh", "-c", CLEAR_AWAY, "sh", str(folder), str(STOP_PATIENCE)]
     watcher = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         yield folder
     finally:
         watcher.communicate()
+
+
+def install_engine(kind: str) -> None:
+    """Installs what one of `ENGINES` needs and this host lacks."""
+    for program, package in ENGINES[kind].packages.items():
+        if shutil.which(program) is None:
+            install(package)
 
 
 @contextlib.contextmanager
@@ -122,9 +131,7 @@ def running_engine(kind: str = "docker") -> Iterator[Engine]:
 
     from g4agent_docker.image import build_from_host
 
-    for program, package in ENGINES[kind].packages.items():
-        if shutil.which(program) is None:
-            install(package)
+    install_engine(kind)
     with engine_folder() as folder:
         engine = ENGINES[kind](folder)
         engine.start()
