@@ -53,11 +53,12 @@ template <int H> TARGET static void next_angles(int pairs, Workspace<H>& work) {
 // Rates A and B of the head's streams: of keys and values, or where only values are kept of their dimensions without
 // and with positions.
 template <class A, class B, bool VALUE_ONLY, int H>
-TARGET static void score_page(const Call& call, const Task& task, const uint8_t* head, Workspace<H>& work, int page) {
+TARGET static void score_page(const Call& call, const Task& task, const uint8_t* head, const uint8_t* next,
+                              Workspace<H>& work, int page) {
   Stream<A> first(call.first_size);
   float factor[H];
   for (int h = 0; h < H; h++) factor[h] = work.q[0].step[h] * call.levels[0].unit;
-  score_keys<A, H>(head, first, work.q[0].words, work.levels[0], work.sums);
+  score_keys<A, H>(head, first, work.q[0].words, work.levels[0], work.sums, next);
   put_scores<H, false>(work.sums, head + first.scales, factor, work.q[0].offset, page, work.scores);
   if constexpr (VALUE_ONLY) {
     Stream<B> second(call.second_size);
@@ -101,19 +102,18 @@ template <class A, int H> TARGET static void refine(const Call& call, const Chun
   }
   for (int page = 0; page < chunk.pages; page++)
     if (wanted[page]) {
-      score_keys<A, H>(chunk.page[page], first, work.q[1].words, work.levels[0], work.sums);
+      score_keys<A, H>(chunk.page[page], first, work.q[1].words, work.levels[0], work.sums, nullptr);
       const uint8_t* scales = chunk.page[page] + first.scales;
       put_scores<H, true>(work.sums, scales, factor[page], work.q[1].offset, page, work.scores);
     }
 }
 
-// Asks for what the first passes over a page read, and nothing before them asks for: its start, tails and scales.
-template <class A, class B> FN void prefetch_page(const Call& call, const uint8_t* head) {
+// Asks for tails and scales of a page, which nothing before them asks for.
+template <class A, class B> FN void fetch_tails(const Call& call, const uint8_t* head) {
   Stream<A> first(call.first_size);
   Stream<B> second(call.second_size);
-  for (int i = 0; i < AHEAD; i += ROW) __builtin_prefetch(head + i, 0, 2);
-  for (int64_t i = first.tail; i < first.bytes; i += ROW) __builtin_prefetch(head + i, 0, 2);
-  for (int64_t i = second.tail; i < second.bytes; i += ROW) __builtin_prefetch(head + first.bytes + i, 0, 2);
+  for (int64_t i = first.tail; i < first.bytes; i += ROW) fetch(head + i);
+  for (int64_t i = second.tail; i < second.bytes; i += ROW) fetch(head + first.bytes + i);
 }
 
 // Adds a chunk's values, whose scores are in place.
@@ -181,9 +181,10 @@ template <class A, class B, bool VALUE_ONLY, int H> TARGET static void attend(co
     Chunk chunk{(int)(task.last - start < CHUNK ? task.last - start : CHUNK), {}};
     for (int page = 0; page < chunk.pages; page++) {
       chunk.page[page] = call.page[start + page] + task.head * call.head_bytes;
-      if (start + page + 1 < task.last)
-        prefetch_page<A, B>(call, call.page[start + page + 1] + task.head * call.head_bytes);
-      score_page<A, B, VALUE_ONLY>(call, task, chunk.page[page], work, page);
+      bool more = start + page + 1 < task.last;
+      const uint8_t* next = more ? call.page[start + page + 1] + task.head * call.head_bytes : nullptr;
+      if (more) fetch_tails<A, B>(call, next);
+      score_page<A, B, VALUE_ONLY>(call, task, chunk.page[page], next, work, page);
     }
     if (task.bias) add_bias(call, task, start, chunk.pages * PAGE, work);
     refine<A>(call, chunk, work);

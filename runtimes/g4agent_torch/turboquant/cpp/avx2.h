@@ -46,6 +46,20 @@ FN V pack16(V a, V b) { return _mm256_packs_epi32(a, b); }
 FN __m256 fused(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
 FN __m256 larger(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
 FN __m256 swap_lanes(__m256 x) { return _mm256_permute_ps(x, 0xb1); }
+FN float largest(__m256 x) {
+  __m128 most = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  most = _mm_max_ps(most, _mm_movehl_ps(most, most));
+  return _mm_cvtss_f32(_mm_max_ss(most, _mm_movehdup_ps(most)));
+}
+FN float total(__m256 x) {
+  __m128 sum = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
+  return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
+}
+FN void store_bytes(void* at, V x) {
+  __m128i pairs = _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+  _mm_storel_epi64((__m128i*)at, _mm_packus_epi16(pairs, pairs));
+}
 FN V low8(V a, V b) { return _mm256_unpacklo_epi8(a, b); }
 FN V high8(V a, V b) { return _mm256_unpackhi_epi8(a, b); }
 FN V low16(V a, V b) { return _mm256_unpacklo_epi16(a, b); }

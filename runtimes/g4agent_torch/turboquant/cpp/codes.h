@@ -19,16 +19,9 @@ FN V left(V x, int n) { return (V)((U16)x << n); }
 FN V add16(V a, V b) { return (V)((S16)a + (S16)b); }
 FN V sub16(V a, V b) { return (V)((S16)a - (S16)b); }
 
-FN float largest(F x) {
-  float most = x[0];
-  for (int i = 1; i < LANES; i++) most = x[i] > most ? x[i] : most;
-  return most;
-}
-FN float total(F x) {
-  float sum = 0;
-  for (int i = 0; i < LANES; i++) sum += x[i];
-  return sum;
-}
+// Into the second-level cache: the first can wait for too few lines at once for what comes from memory.
+FN void fetch(const uint8_t* at) { __builtin_prefetch(at, 0, 2); }
+
 FN F exponential(F x) {  // of x ≤ 0, to 2e-7
   x = larger(x, floats(-87.0f));
   F n = fused(x, floats(1.44269504f), floats(12582912.0f)) - 12582912.0f;

@@ -24,7 +24,7 @@ FN void score_segment(const uint8_t* rows, int groups, const int32_t* q, const u
   tables<BITS>(levels, table);
   for (int g = 0; g < groups; g++, rows += BITS * ROW, q += 4 * DIMS * H) {
 #pragma GCC unroll 8
-    for (int r = 0; r < BITS; r++) __builtin_prefetch(rows + r * ROW + AHEAD);
+    for (int r = 0; r < BITS; r++) fetch(rows + r * ROW + KEYS_AHEAD);
     score_unit<BITS, DIMS, H, HALF, 0>(rows, q, table, sums);
   }
 }
@@ -42,15 +42,19 @@ FN void score_half(const uint8_t* stream, const Stream<R>& at, int block, int pa
     for (int h = 0; h < H; h++) store(&sums[h][block * BLOCK + (HALF + t) * 16 + part * LANES], added[t][h]);
 }
 
-// KEY order: sums[h][token] of shifted levels times query bytes q[word][h].
+// KEY order: sums[h][token] of shifted levels times query bytes q[word][h]. A part of what the next page begins with
+// is asked for with each block, as memory answers few requests at a time.
 template <class R, int H>
 TARGET static void score_keys(const uint8_t* stream, const Stream<R>& at, const int32_t* q, const Levels& levels,
-                              int32_t (*sums)[PAGE]) {
-  for (int block = 0; block < PAGE / BLOCK; block++)
+                              int32_t (*sums)[PAGE], const uint8_t* next) {
+  constexpr int SHARE = KEYS_AHEAD / (PAGE / BLOCK);
+  for (int block = 0; block < PAGE / BLOCK; block++) {
+    for (int i = 0; next && i < SHARE; i += ROW) fetch(next + block * SHARE + i);
     for (int part = 0; part < PARTS; part++) {
       score_half<R, H, 0>(stream, at, block, part, q, levels, sums);
       if constexpr (TOGETHER<H> == 1) score_half<R, H, 1>(stream, at, block, part, q, levels, sums);
     }
+  }
 }
 
 // ---- scores of rebuilt rotary keys -----------------------------------------------------------------------------------

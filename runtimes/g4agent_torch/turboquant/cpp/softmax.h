@@ -45,11 +45,10 @@ FN I weight_bytes(const float* weights, const float* scales, int token, F steps)
 // For VALUE order: four tokens' weights of a page to a word, p[word][h].
 template <int H>
 TARGET static void pack_weights(const float* weights, const float* scales, float step, int h, int32_t* p) {
-  alignas(64) int32_t bytes[LANES];
+  alignas(64) int32_t words[LANES / 4];
   for (int i = 0; i < PAGE; i += LANES) {
-    store(bytes, (V)weight_bytes(weights, scales, i, floats(1 / step)));
-    for (int j = 0; j < LANES; j += 4)
-      p[(i + j) / 4 * H + h] = bytes[j] | bytes[j + 1] << 8 | bytes[j + 2] << 16 | bytes[j + 3] << 24;
+    store_bytes(words, (V)weight_bytes(weights, scales, i, floats(1 / step)));
+    for (int j = 0; j < LANES / 4; j++) p[(i / 4 + j) * H + h] = words[j];
   }
 }
 

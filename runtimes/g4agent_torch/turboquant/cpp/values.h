@@ -28,7 +28,7 @@ FN void add_values_segment(const Chunk& chunk, int64_t offset, int groups, const
         const uint8_t* rows = chunk.page[page] + offset + u * 4 * BITS * ROW + part * W;
         for (int bundle = 0; bundle < 4; bundle++) {
 #pragma GCC unroll 8
-          for (int r = 0; r < BITS; r++) __builtin_prefetch(rows + (bundle * BITS + r) * ROW + AHEAD);
+          for (int r = 0; r < BITS; r++) fetch(rows + (bundle * BITS + r) * ROW + VALUES_AHEAD);
           add_tokens<BITS, DIMS, H, 0>(rows + bundle * BITS * ROW, p + (page * 4 + bundle) * 8 * H, table, sums);
         }
 #pragma GCC unroll 8
