@@ -23,7 +23,11 @@ FN V load(const void* at) { return _mm512_loadu_si512(at); }
 FN void store(void* at, V x) { _mm512_storeu_si512(at, x); }
 FN V words(int32_t x) { return _mm512_set1_epi32(x); }
 FN V pick(V mask, V a, V b) { return _mm512_ternarylogic_epi32(mask, a, b, 0xca); }  // a where mask is set
-FN V dot8(V sum, V unsigned8, V signed8) { return _mm512_dpbusd_epi32(sum, unsigned8, signed8); }
+FN V dot8(V sum, V unsigned8, V signed8) {
+  sum = _mm512_dpbusd_epi32(sum, unsigned8, signed8);
+  asm("" : "+v"(sum));  // or the compiler copies sums around and has no register left for some
+  return sum;
+}
 FN V dot16(V sum, V a, V b) { return _mm512_dpwssd_epi32(sum, a, b); }
 FN V scale16(V a, V b) { return _mm512_mulhrs_epi16(a, b); }  // a · b / 2^15, rounded
 FN V pack16(V a, V b) { return _mm512_packs_epi32(a, b); }
