@@ -108,8 +108,11 @@ template <int BITS, int DIMS>
 FN uint8_t* hadamard_segment(const uint8_t* rows, int groups, const uint8_t (&levels)[2][128], uint8_t* out) {
   Table table[DIMS];
   tables<BITS>(levels, table);
-  for (int g = 0; g < groups; g++, rows += BITS * ROW, out += 16 * DIMS * W)
+  for (int g = 0; g < groups; g++, rows += BITS * ROW, out += 16 * DIMS * W) {
+#pragma GCC unroll 8
+    for (int r = 0; r < BITS; r++) fetch(rows + r * ROW + KEYS_AHEAD / 2);
     hadamard16<BITS, DIMS, 0>(rows, table, out);
+  }
   return out;
 }
 
