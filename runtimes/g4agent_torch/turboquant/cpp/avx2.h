@@ -46,6 +46,7 @@ FN V pack16(V a, V b) { return _mm256_packs_epi32(a, b); }
 FN __m256 fused(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
 FN __m256 larger(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
 FN __m256 swap_lanes(__m256 x) { return _mm256_permute_ps(x, 0xb1); }
+FN __m256 swap_pairs(__m256 x) { return _mm256_permute_ps(x, 0x4e); }
 FN float largest(__m256 x) {
   __m128 most = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
   most = _mm_max_ps(most, _mm_movehl_ps(most, most));

@@ -34,6 +34,7 @@ FN V pack16(V a, V b) { return _mm512_packs_epi32(a, b); }
 FN __m512 fused(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
 FN __m512 larger(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
 FN __m512 swap_lanes(__m512 x) { return _mm512_permute_ps(x, 0xb1); }  // neighbours
+FN __m512 swap_pairs(__m512 x) { return _mm512_permute_ps(x, 0x4e); }
 FN float largest(__m512 x) { return _mm512_reduce_max_ps(x); }
 FN float total(__m512 x) { return _mm512_reduce_add_ps(x); }
 FN void store_bytes(void* at, V x) { _mm_storeu_si128((__m128i*)at, _mm512_cvtepi32_epi8(x)); }  // of each lane, its low one

@@ -14,6 +14,7 @@ FN F floats(float x) { return F{} + x; }
 FN F loadf(const float* at) { return (F)load(at); }
 FN void storef(float* at, F x) { store(at, (V)x); }
 FN F to_float(V x) { return __builtin_convertvector((I)x, F); }
+FN F rounded(F x) { return x + 12582912.0f - 12582912.0f; }  // to even; of less than 2^22
 FN V right(V x, int n) { return (V)((U16)x >> n); }
 FN V left(V x, int n) { return (V)((U16)x << n); }
 FN V add16(V a, V b) { return (V)((S16)a + (S16)b); }
@@ -24,7 +25,7 @@ FN void fetch(const uint8_t* at) { __builtin_prefetch(at, 0, 2); }
 
 FN F exponential(F x) {  // of x ≤ 0, to 2e-7
   x = larger(x, floats(-87.0f));
-  F n = fused(x, floats(1.44269504f), floats(12582912.0f)) - 12582912.0f;
+  F n = fused(x, floats(1.44269504f), floats(12582912.0f)) - 12582912.0f;  // rounded
   F r = fused(n, floats(2.12194440e-4f), fused(n, floats(-0.693359375f), x));
   F p = fused(floats(1.9875691500e-4f), r, floats(1.3981999507e-3f));
   p = fused(p, r, floats(8.3334519073e-3f));

@@ -122,26 +122,35 @@ template <int H> struct QueryBytes {
 // Query bytes as score_keys wants them, and what they leave over, in bytes as well; of both, step is what one is worth,
 // offset what the shift of the levels adds.
 template <class R, int H>
-static void quantise_query(const float* query, int h, const Stream<R>& at, QueryBytes<H> (&q)[2]) {
+TARGET static void quantise_query(const float* query, int h, const Stream<R>& at, QueryBytes<H> (&q)[2]) {
   constexpr int D = R::DIMS;
-  float most = 1e-30f, lost = 0;
-  for (int i = 0; i < at.size; i++) {
-    int neighbour = i / D % 2 ? i - D : i + D;
-    most = fmaxf(most, fmaxf(fabsf(query[i]) / 127, (fabsf(query[i]) + fabsf(query[neighbour])) / QUERY_PAIR));
-    lost += query[i] - query[i];  // NaN where a coordinate is not finite, which no byte can say
+  F most = floats(1e-30f), pairs = most, lost = floats(0);
+  for (int i = 0; i < at.size; i += LANES) {
+    F x = loadf(query + i), size = (F)((I)x & 0x7fffffff);
+    most = larger(most, size);
+    if constexpr (QUERY_PAIR < 2 * 127) pairs = larger(pairs, size + (F)(D == 1 ? swap_lanes(size) : swap_pairs(size)));
+    lost += x - x;  // NaN where a coordinate is not finite, which no byte can say
   }
-  most += lost;
-  q[0].step[h] = most, q[1].step[h] = most / QUERY_STEPS;
-  int total[2] = {};
-  for (int i = 0; i < at.size; i++) {
-    int whole = (int)lrintf(query[i] / q[1].step[h]), unit = i / D, high = (int)lrintf((float)whole / QUERY_STEPS);
+  q[0].step[h] = fmaxf(largest(most) / 127, largest(pairs) / QUERY_PAIR) + total(lost);
+  q[1].step[h] = q[0].step[h] / QUERY_STEPS;
+  alignas(64) uint8_t bytes[2][MAX_SIZE];
+  I sums[2] = {};
+  for (int i = 0; i < at.size; i += LANES) {
+    F whole = rounded(loadf(query + i) / q[1].step[h]), high = rounded(whole / QUERY_STEPS);
+    I parts[2] = {__builtin_convertvector(high, I), __builtin_convertvector(whole - QUERY_STEPS * high, I)};
     for (int part = 0; part < 2; part++) {
-      int x = part ? whole - QUERY_STEPS * high : high;
-      total[part] += x;
-      ((int8_t*)q[part].words)[((unit / 4 * D + i % D) * H + h) * 4 + unit % 4] = (int8_t)x;
+      sums[part] += parts[part];
+      store_bytes(bytes[part] + i, (V)(parts[part] & 255));
     }
   }
-  for (int part = 0; part < 2; part++) q[part].offset[h] = (float)(-LEVEL_OFFSET * total[part]);
+  for (int part = 0; part < 2; part++) {
+    q[part].offset[h] = -LEVEL_OFFSET * total(to_float((V)sums[part]));
+    auto* words = (uint8_t*)(q[part].words + h);
+    for (int i = 0; i < at.size; i++) {
+      int unit = i / D;
+      words[(unit / 4 * D + i % D) * 4 * H + unit % 4] = bytes[part][i];
+    }
+  }
 }
 
 // Rotary queries turned back by the angle of a page's first position, q[h][pair]; a task's hold first members of pairs,
