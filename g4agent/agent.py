@@ -24,7 +24,6 @@ from g4agent.errors import ConfigError
 from g4agent.events import Event
 from g4agent.folder_workspace import folder_workspace
 from g4agent.image import Prompt
-from g4agent.messages import JsonValue
 from g4agent.permission import Permissions
 from g4agent.policy import Approve, Policy
 from g4agent.ports.runtime import CallRules, ChatRuntime, Conversation, ConversationSetup, Sampling, TokenRuntime
@@ -256,8 +255,10 @@ class Agent:
 
     def _new_session(self, runtime: TokenRuntime | ChatRuntime) -> NewSession:
         from g4agent.store import NewSession
+        from g4agent.store.records import session_options
 
         info = runtime.info
+        given = self.model_options if isinstance(self.model, str) else {}  # else somebody else loaded the runtime
         declared = json.dumps([[t.name, t.description, t.declaration.parameters] for t in self._toolset.values()])
         return NewSession(
             agent=self.name,
@@ -268,17 +269,8 @@ class Agent:
             thinking=self.thinking,
             sampling=self.sampling,
             tools_hash=hashlib.sha256(declared.encode()).hexdigest(),
-            model_options=self._session_options(),
+            model_options=session_options(given),
         )
-
-    def _session_options(self) -> dict[str, JsonValue]:
-        """Of the options that the model was loaded with, those that a session is taken up with again; none where the
-        runtime was loaded by somebody else."""
-        from g4agent.store.records import SESSION_OPTIONS
-
-        given = self.model_options if isinstance(self.model, str) else {}
-        values = {name: given.get(name) for name in SESSION_OPTIONS}
-        return {name: value for name, value in values.items() if isinstance(value, str | int | float)}
 
     def _setup(self) -> ConversationSetup:
         schema = None if self._output is None else self._output.json_schema()

@@ -83,6 +83,15 @@ class Leases:
         started = process_start(os.getpid()) or ""
         db.execute(insert(LEASES), {**mine, "process_start": started, "expires": now + SECONDS})
 
+    def fence(self, db: Connection, session_id: str) -> None:
+        """Raises SessionBusyError, in a transaction that would commit to the session, where somebody else drives it."""
+        row = db.execute(statements.LEASE, {"p_session": session_id}).mappings().one_or_none()
+        if row is not None and row["owner"] != self._owner:
+            raise SessionBusyError(
+                f"Session {session_id} was taken over by process {row['pid']}.",
+                hint="Nothing of this step was committed. Resume the session when that process is done with it.",
+            )
+
     def renew(self, session_id: str) -> bool:
         """Puts off the lease's end. False where it was lost to another process."""
         with self._database.writing() as db:

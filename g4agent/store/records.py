@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from g4agent.context.ladder import Rung
 from g4agent.events import Usage
@@ -27,6 +27,12 @@ UNFINISHED = "unfinished"
 SESSION_OPTIONS = ("dtype", "context_length", "kv_bits", "kv_sliding_bits", "head_bits")
 """Of a model's options, those that decide what is computed and kept. They belong to a session; the others, such as the
 device and the room for keys and values, to the machine."""
+
+
+def session_options(given: Mapping[str, Any]) -> dict[str, JsonValue]:
+    """Of the options that a model was loaded with, those that a session is taken up with again."""
+    values = {name: given.get(name) for name in SESSION_OPTIONS}
+    return {name: value for name, value in values.items() if isinstance(value, str | int | float)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

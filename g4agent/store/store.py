@@ -23,7 +23,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, select
 
-from g4agent.errors import SessionBusyError, SessionNotFoundError, StoreError
+from g4agent.errors import SessionNotFoundError, StoreError
 from g4agent.ports.runtime import TranscriptDelta
 from g4agent.store import rows, statements
 from g4agent.store.archive import new_archive, opened_archive, read_session, write_session
@@ -185,7 +185,7 @@ class Store:
         values |= {"p_session": session_id, "p_now": datetime.now(UTC), "p_owner": self.owner}
         with self._database.writing() as db:
             if not db.execute(statements.SET_VERDICT, values).rowcount:
-                self._check_lease(db, session_id)
+                self.leases.fence(db, session_id)
                 raise self._not_found(db, session_id)
 
     def delete_session(self, session_id: str) -> None:
@@ -372,7 +372,7 @@ class Store:
         position = db.execute(statements.POSITION, {"p_session": session_id}).one_or_none()
         if position is None:
             raise self._not_found(db, session_id)
-        self._check_lease(db, session_id)
+        self.leases.fence(db, session_id)
         if position.steps != step:
             raise StoreError(
                 f"Step {step} of session {session_id} cannot be committed: its next step is {position.steps}.",
@@ -382,15 +382,6 @@ class Store:
             raise StoreError(
                 f"The transcript of session {session_id} has {position.tokens} tokens; a change at {start} is a gap.",
                 hint="A change was lost before. Resume the session to go on from its last committed step.",
-            )
-
-    def _check_lease(self, db: Connection, session_id: str) -> None:
-        """Raises SessionBusyError where somebody else drives the session."""
-        lease = db.execute(statements.LEASE, {"p_session": session_id}).mappings().one_or_none()
-        if lease is not None and lease["owner"] != self.owner:
-            raise SessionBusyError(
-                f"Session {session_id} was taken over by process {lease['pid']}.",
-                hint="Nothing of this step was committed. Resume the session when that process is done with it.",
             )
 
     def _not_found(self, db: Connection, session_id: str) -> SessionNotFoundError:

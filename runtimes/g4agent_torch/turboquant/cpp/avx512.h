@@ -37,7 +37,8 @@ FN __m512 swap_lanes(__m512 x) { return _mm512_permute_ps(x, 0xb1); }  // neighb
 FN __m512 swap_pairs(__m512 x) { return _mm512_permute_ps(x, 0x4e); }
 FN float largest(__m512 x) { return _mm512_reduce_max_ps(x); }
 FN float total(__m512 x) { return _mm512_reduce_add_ps(x); }
-FN void store_bytes(void* at, V x) { _mm_storeu_si128((__m128i*)at, _mm512_cvtepi32_epi8(x)); }  // of each lane, its low one
+// The low byte of each lane.
+FN void store_bytes(void* at, V x) { _mm_storeu_si128((__m128i*)at, _mm512_cvtepi32_epi8(x)); }
 FN V low8(V a, V b) { return _mm512_unpacklo_epi8(a, b); }
 FN V high8(V a, V b) { return _mm512_unpackhi_epi8(a, b); }
 FN V low16(V a, V b) { return _mm512_unpacklo_epi16(a, b); }
