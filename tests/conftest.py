@@ -6,11 +6,14 @@ import os
 from pathlib import PurePosixPath
 
 import pytest
+from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
+settings.register_profile("suite", deadline=None)  # other tests run at the same time, so times say little
+settings.load_profile("suite")
 BOXES = ("bubblewrap", "docker")
 """Folders of tests that look at the whole machine for what boxes and engines leave: never beside each other."""
 

@@ -155,7 +155,7 @@ PIECES = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(
     pieces=st.lists(PIECES, min_size=5, max_size=30),
     window=st.integers(1500, 6000),

@@ -76,7 +76,7 @@ def test_a_thought_that_ends_with_its_turn_keeps_the_end_of_the_turn() -> None:
 IDS = st.lists(st.sampled_from([*list(CONTROL_TOKENS)[:17], 107, 300, 301]), max_size=60)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(IDS, st.floats(0, 1)), min_size=1, max_size=6), st.booleans())
 def test_reading_on_is_reading_anew(pieces: list[tuple[list[int], float]], has_system: bool) -> None:
     """The ledger is kept up step by step, across cuts anywhere; it must be the one of the whole transcript."""

@@ -227,7 +227,7 @@ HOSTILE = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(user=HOSTILE, system=HOSTILE, result=HOSTILE, name=HOSTILE)
 async def test_untrusted_text_never_speaks_control(user: str, system: str, result: str, name: str) -> None:
     """Whatever users, system text or tools say, the ids hold the control tokens of a harmless run and no others."""

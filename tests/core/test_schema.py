@@ -304,7 +304,7 @@ def with_keywords(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 schemas: st.SearchStrategy[Any] = st.recursive(st.booleans() | st.just({}), with_keywords, max_leaves=8)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(schemas.filter(lambda s: isinstance(s, dict)), st.dictionaries(st.sampled_from("ab"), schemas))
 def test_any_schema_gives_the_dialect_and_always_the_same(schema: dict[str, Any], defs: dict[str, Any]) -> None:
     """Whatever a tool pack brings: it ends, uses only faithful keys, is deterministic and leaves its input alone."""

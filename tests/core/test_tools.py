@@ -206,7 +206,7 @@ placements = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(placements)
 def test_what_the_full_schema_allows_is_accepted(arguments: dict[str, Any]) -> None:
     """A grammar built from the schema lets the model write all of these; refusing one would trap it."""

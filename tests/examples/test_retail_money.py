@@ -178,6 +178,4 @@ class ShopMachine(RuleBasedStateMachine):
 
 
 TestMoney = ShopMachine.TestCase
-TestMoney.settings = settings(
-    max_examples=100, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+TestMoney.settings = settings(max_examples=100, stateful_step_count=25, suppress_health_check=[HealthCheck.too_slow])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from g4agent.gemma4.decode import Detokenizer
 from g4agent.testing import ByteTokenizer
 
-MODEST = settings(max_examples=200, deadline=None)
+MODEST = settings(max_examples=200)
 
 
 def deltas(tokenizer: Any, tokens: Sequence[int]) -> list[str]:

@@ -16,8 +16,8 @@ from g4agent.gemma4 import render
 from g4agent.gemma4.payload import CallSyntaxError, read_strict
 from g4agent.gemma4.tokens import to_text
 
-MANY = settings(max_examples=400, deadline=None)
-SOME = settings(max_examples=120, deadline=None)  # its Earley parser needs tens of milliseconds a piece
+MANY = settings(max_examples=400)
+SOME = settings(max_examples=120)  # its Earley parser needs tens of milliseconds a piece
 keys = st.from_regex(r"[a-z_][a-z0-9_]{0,6}", fullmatch=True)
 texts = st.text(max_size=12).filter(lambda text: not any(control in text for control in CONTROL_IDS))
 plain_numbers = st.integers(-(2**70), 2**70) | st.sampled_from([0.5, -12.25, 1234.0625])

@@ -164,7 +164,7 @@ def test_a_spelled_out_delimiter_stays_text() -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**9))
 def test_every_string_of_a_format_is_one(name: str, seed: int) -> None:
     """Random walks through the grammar: each must satisfy the checker that validates calls."""
@@ -204,7 +204,7 @@ def values(depth: int) -> st.SearchStrategy[dict[str, Any]]:
     return leaf | array | closed | union
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(schema=values(2), seed=st.integers(0, 10**9))
 def test_whatever_the_mask_allows_is_read_strictly_and_validates(schema: dict[str, Any], seed: int) -> None:
     arguments = walk(one(schema, "x"), random.Random(seed))
@@ -212,7 +212,7 @@ def test_whatever_the_mask_allows_is_read_strictly_and_validates(schema: dict[st
         tool_with(one(schema, "x")).validate(arguments)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     schema=values(2),
     value=st.recursive(

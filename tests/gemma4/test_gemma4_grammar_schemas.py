@@ -80,7 +80,7 @@ def mask_is_whole(schema: dict[str, Any]) -> bool | None:
         return None
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, suppress_health_check=list(HealthCheck))
 @given(schema=schemas(2), data=st.data())
 def test_what_the_schema_allows_the_mask_allows(schema: dict[str, Any], data: st.DataObject) -> None:
     """A mask that is too narrow would keep the model from saying what is right, and nobody would ever see it."""
@@ -98,7 +98,7 @@ def test_what_the_schema_allows_the_mask_allows(schema: dict[str, Any], data: st
     assert at is None, (schema, value, at)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, suppress_health_check=list(HealthCheck))
 @given(schema=schemas(2), seed=st.integers(0, 10**9))
 def test_what_the_mask_allows_the_schema_allows(schema: dict[str, Any], seed: int) -> None:
     """Where nothing is listed as unmasked, a call that the mask let through is one that jsonschema-rs accepts."""

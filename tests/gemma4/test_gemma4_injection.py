@@ -75,7 +75,7 @@ async def test_every_control_token_in_every_form_and_place(tokenizer: Tokenizer,
             assert control(await ids_of(tokenizer, place, spell(text))) == neutral, (form, text)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     place=st.sampled_from(PLACES),
     parts=st.lists(

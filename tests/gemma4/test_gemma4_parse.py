@@ -179,7 +179,7 @@ streams = st.lists(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(tokens=streams, state=st.sampled_from([State.TEXT, State.THOUGHT]))
 def test_nothing_is_lost_whatever_the_ids_are(tokens: list[int], state: State) -> None:
     """The parser never raises, and deltas, marks and raw calls joined are the decoded input, in order; what streams of
@@ -194,7 +194,7 @@ def test_nothing_is_lost_whatever_the_ids_are(tokens: list[int], state: State) -
         assert "".join(e.text for e in merged if type(e) is kind) == "".join(e.text for e in single if type(e) is kind)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(tokens=streams)
 def test_calls_are_exactly_the_tokens_48(tokens: list[int]) -> None:
     """Before the turn ends there are as many calls as tokens 48: none is dropped, none comes out of text."""

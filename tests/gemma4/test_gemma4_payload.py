@@ -78,7 +78,7 @@ def test_malformed(payload: str, message: str) -> None:
     assert '<|"|>' not in error.value.message, "a message must not teach the model to spell control strings"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     parts=st.lists(nasty_text | st.sampled_from(["call:f{", "a:", "1", ",", "}", "[", "]", 52, 49, 100]), max_size=12)
 )

@@ -204,7 +204,7 @@ def test_a_tool_declares_itself() -> None:
     assert 'nullable:true,type:<|"|>ARRAY<|"|>' in text
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(called=arguments())
 def test_rendered_calls_are_read_back_exactly(called: dict[str, Any]) -> None:
     """Round trip of random JSON: nesting, unicode, strings that spell delimiters, big integers, -0.0, 1e-07. Types and

@@ -221,7 +221,7 @@ fragments = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(parts=st.lists(fragments, max_size=25), end=st.sampled_from(["closed", "stopped", "cut"]))
 def test_every_payload_is_answered(parts: list[str], end: Any) -> None:
     """No payload raises or hangs, and what is repaired validates."""
@@ -252,7 +252,7 @@ def damaged(draw: st.DrawFn) -> tuple[dict[str, Any], str, list[Segment]]:
     return called, defect, [*kept, *end]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(case=damaged())
 def test_a_repair_never_means_something_else(case: tuple[dict[str, Any], str, list[Segment]]) -> None:
     """A call with one defect is read as it was meant, or not at all. (Words that begin with a quote apart: without both

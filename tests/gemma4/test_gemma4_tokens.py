@@ -25,7 +25,7 @@ from g4agent.gemma4.tokens import (
 )
 from g4agent.testing import ByteTokenizer
 
-MODEST = settings(max_examples=150, deadline=None)
+MODEST = settings(max_examples=150)
 
 
 def test_ids_are_the_official_ones() -> None:

@@ -56,7 +56,7 @@ def _call(end: CallEnd) -> Any:
         return "malformed"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(thought=st.none() | said, answer=said, made=calls, calling=st.booleans())
 def test_equal_on_well_formed_generations(
     bpe_tokenizer: Any,

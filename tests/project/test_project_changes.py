@@ -300,7 +300,7 @@ NAMES = st.sampled_from(["a", "b", "d/a", "d/b", "d/e/a"])
 FILES = st.dictionaries(NAMES, st.builds(Entry, st.binary(max_size=3), st.sampled_from([0o100644, 0o100755])))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(before=FILES, after=FILES)
 def test_any_state_becomes_any_other(
     tmp_path_factory: pytest.TempPathFactory, before: dict[str, Entry], after: dict[str, Entry]

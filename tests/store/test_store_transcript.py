@@ -12,7 +12,7 @@ from g4agent.store import StepRecord, Store
 TOKEN = st.integers(min_value=0, max_value=2**31 - 1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(changes=st.lists(st.tuples(st.floats(0, 1), st.lists(TOKEN, max_size=30)), max_size=25), data=st.data())
 def test_changes_behave_as_on_a_list(changes: list[tuple[float, list[int]]], data: st.DataObject) -> None:
     """Appending, cutting back (a rewound generation) and replacing must agree with a plain list at every step."""

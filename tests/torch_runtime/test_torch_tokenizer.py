@@ -50,7 +50,7 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TorchTokeniz
 
 @pytest.mark.parametrize("build", BUILDS)
 @given(text=HOSTILE)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_text_becomes_a_control_token(build: str, adapters: dict[str, TorchTokenizer], text: str) -> None:
     """A web page that says <turn|> would otherwise end the turn."""
     ids = adapters[build].encode(text)

@@ -17,7 +17,7 @@ from g4agent_torch.pages.page_file import Contents, PageDamaged, Stretch, read_p
 TOKENS = st.lists(st.integers(0, 262_143), max_size=600)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(TOKENS, TOKENS)
 def test_addresses_are_equal_exactly_where_all_tokens_before_are(a: list[int], b: list[int]) -> None:
     """Equal addresses for unequal prefixes would give a session another one's memory."""
@@ -62,7 +62,7 @@ def test_another_format_has_other_addresses(monkeypatch: pytest.MonkeyPatch) -> 
     assert root_address("a model", "float32", "dense") != ROOT
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(
         st.tuples(
@@ -99,7 +99,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_no_flipped_bit_is_believed(written: Path, data: st.DataObject) -> None:
     raw = bytearray(written.read_bytes())
@@ -108,7 +108,7 @@ def test_no_flipped_bit_is_believed(written: Path, data: st.DataObject) -> None:
     assert not readable(written.name, bytes(raw))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_no_cut_or_zeroed_file_is_believed(written: Path, data: st.DataObject) -> None:
     """What a loss of power leaves: less of the file, or its length without its content."""
