@@ -30,7 +30,7 @@ device and the room for keys and values, to the machine."""
 
 
 def session_options(given: Mapping[str, Any]) -> dict[str, JsonValue]:
-    """Of the options that a model was loaded with, those that a session is taken up with again."""
+    """Of the options that a model was loaded with, those in `SESSION_OPTIONS` that were given."""
     values = {name: given.get(name) for name in SESSION_OPTIONS}
     return {name: value for name, value in values.items() if isinstance(value, str | int | float)}
 

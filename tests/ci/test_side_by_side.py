@@ -30,7 +30,7 @@ def test_files_and_boxes_stay_on_one_worker(tmp_path: Path) -> None:
         file.write_text(WHERE)
     (tmp_path / "tests/conftest.py").write_bytes((TESTS / "conftest.py").read_bytes())
     command = [sys.executable, "-m", "pytest", "-q", "--numprocesses", "2", "--rootdir", str(tmp_path), "tests"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout
     pairs = {tuple(line.split()) for line in (tmp_path / "workers").read_text().splitlines()}
     assert len(pairs) == len(names), "a file was split"

@@ -26,7 +26,7 @@ rm -rf "$1"
 """
 """Waits for the end of its input, which is the end of these tests however they end, and clears away their engine.
 
-An engine that is told to end as soon as it answers leaves the mount of its root, so that is taken down here."""
+An engine that is killed, or told to end as soon as it answers, leaves a mount of its root; that goes here, too."""
 
 
 class Engine:

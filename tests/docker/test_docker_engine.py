@@ -35,7 +35,7 @@ def test_engine_ends_with_killed_tests(first: list[str]) -> None:
     with subprocess.Popen([sys.executable, "-c", code, *first], stdout=subprocess.PIPE, text=True) as tests:
         assert tests.stdout is not None
         folder, pid = (Path(word) for word in tests.stdout.readline().split())
-        assert folder.exists()
+        assert folder.exists() and ("/proc" / pid).exists() == (not first)
         tests.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + STOP_PATIENCE + 30
     while ("/proc" / pid).exists() or folder.exists():
